@@ -1,0 +1,87 @@
+"""CIFAR-10 (BinaryConnect, section 3.2): a convolutional network of six convolutions and three
+dense layers on whitened images, without data augmentation."""
+
+import sys
+from dataclasses import dataclass, field, replace
+
+import training
+
+# isort: split
+from lasagne.layers import InputLayer, MaxPool2DLayer
+from lasagne.nonlinearities import identity, rectify
+
+import batch_norm
+import binary_connect
+
+
+@dataclass(frozen=True)
+class Hyperparameters(training.Hyperparameters):
+    """Those of a convolutional network; the fields with `option` can be set on the command line."""
+
+    filters: int = 128  # of the first two convolutions; twice as many after each max pooling
+    units: int = 1024  # of the two dense layers
+    width: float = field(
+        default=1.0,
+        metadata={
+            "option": {"type": training.positive, "help": "scales numbers of filters and units"}
+        },
+    )
+    train_size: int | None = field(
+        default=None,
+        metadata={
+            "option": {
+                "type": training.whole(1),
+                "metavar": "N",
+                "help": "take the first N training images",
+            }
+        },
+    )
+
+    @property
+    def data_options(self):
+        return {"train_size": self.train_size}
+
+
+PAPER = Hyperparameters(
+    protocol="paper",
+    method="stochastic",
+    epochs=500,
+    batch_size=50,
+    optimizer="adam",
+    LR_start=0.003,
+    LR_fin=0.000002,
+    H=1.0,
+    W_LR_scale="Glorot",
+)
+ROWS = [PAPER, replace(PAPER, method="deterministic"), replace(PAPER, method="none")]
+
+
+def build_network(h):
+    """2 x 128C3 - MP2 - 2 x 256C3 - MP2 - 2 x 512C3 - MP2 - 2 x 1024FC - 10: every convolution (max
+    pooling included) and dense layer is followed by batch normalization, and all but the last by
+    ReLU."""
+    weights = {
+        "binary": h.binary,
+        "stochastic": h.stochastic,
+        "H": h.H,
+        "W_LR_scale": h.W_LR_scale,
+        "nonlinearity": identity,
+    }
+    normalization = {"epsilon": 1e-4, "alpha": 0.1}
+    net = InputLayer((None, 3, 32, 32))
+    for factor in (1, 2, 4):
+        filters = max(1, round(factor * h.filters * h.width))
+        for pool in (False, True):
+            net = binary_connect.Conv2DLayer(net, filters, (3, 3), pad=1, **weights)
+            if pool:
+                net = MaxPool2DLayer(net, (2, 2))
+            net = batch_norm.BatchNormLayer(net, nonlinearity=rectify, **normalization)
+    hidden = max(1, round(h.units * h.width))
+    for units, nonlinearity in [(hidden, rectify)] * 2 + [(10, identity)]:
+        net = binary_connect.DenseLayer(net, units, **weights)
+        net = batch_norm.BatchNormLayer(net, nonlinearity=nonlinearity, **normalization)
+    return net
+
+
+if __name__ == "__main__":
+    sys.exit(training.main("cifar10", ROWS, build_network))

@@ -1,0 +1,16 @@
+"""The training step's inner loops as Theano ops in C: vectorized, threaded, one pass each.
+
+Every op has a twin in plain Theano that says what it computes; BINARYCONNECT_FUSED=0 chooses the
+twins.
+"""
+
+import original_stack  # noqa: F401  (before Theano)
+
+# isort: split
+from . import pooling, update  # noqa: F401  (register their graph rewrites)
+from .binarization import PhiloxStream, binarize
+from .c_op import enabled
+from .convolution import conv3x3
+from .normalization import batch_norm, supports
+
+__all__ = ["PhiloxStream", "batch_norm", "binarize", "conv3x3", "enabled", "supports"]

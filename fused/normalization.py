@@ -1,0 +1,129 @@
+"""Batch normalization and a rectifier in one pass, forward and backward.
+
+Twin: the plain expressions in `batch_norm`, and their gradients by Theano.
+"""
+
+import numpy as np
+import theano
+import theano.tensor as T
+from lasagne.nonlinearities import identity, rectify
+from theano.gof import ParamsType
+from theano.scalar import bool as bool_t
+from theano.scalar import float64
+from theano.tensor.signal.pool import Pool
+
+from .c_op import COp, enabled
+
+
+class _Normalization(COp):
+    __props__ = ("epsilon", "on_variance", "rectify")
+    # Values at run time, not constants of the code: all such ops share their compiled code.
+    params_type = ParamsType(epsilon=float64, on_variance=bool_t, rectify=bool_t)
+
+    def __init__(self, epsilon, on_variance, rectify):
+        self.epsilon = epsilon
+        self.on_variance = on_variance
+        self.rectify = rectify
+        super().__init__("normalization.c", f"APPLY_SPECIFIC({self.function})")
+
+
+class BatchNorm(_Normalization):
+    """float32 x (batch, channels, ...), gamma and beta (channels,) to y, of the shape of x, and
+    the mean and standard deviation (channels,) of x.
+
+    y = gamma (x - mean) / s + beta, then rectified if `rectify`; s is sqrt(std^2 + epsilon) if
+    `on_variance`, else std + epsilon.
+    """
+
+    function = "batch_norm"
+
+    def make_node(self, x, gamma, beta):
+        return theano.Apply(self, [x, gamma, beta], [x.type(), gamma.type(), gamma.type()])
+
+    def infer_shape(self, node, shapes):
+        x, gamma, beta = shapes
+        return [x, gamma, gamma]
+
+    def connection_pattern(self, node):
+        return [[True, False, False]] * 3
+
+    def grad(self, inputs, output_grads):
+        x, gamma, beta = inputs
+        _, mean, std = self(x, gamma, beta)
+        return BatchNormGrad(self.epsilon, self.on_variance, self.rectify)(
+            output_grads[0], x, gamma, beta, mean, std
+        )
+
+
+class BatchNormGrad(_Normalization):
+    """Gradients with respect to x, gamma and beta, given that with respect to y."""
+
+    function = "batch_norm_backward"
+
+    def make_node(self, dy, x, gamma, beta, mean, std):
+        inputs = [T.patternbroadcast(dy, x.broadcastable), x, gamma, beta, mean, std]
+        return theano.Apply(self, inputs, [x.type(), gamma.type(), gamma.type()])
+
+    def infer_shape(self, node, shapes):
+        return [shapes[1], shapes[2], shapes[2]]
+
+
+def supports(input, axes, nonlinearity):
+    """Whether `batch_norm` can normalize over `axes` and apply the nonlinearity."""
+    others = (0, *range(2, input.ndim))
+    return (
+        enabled()
+        and input.dtype == "float32"
+        and tuple(axes) == others
+        and nonlinearity in (identity, rectify)
+    )
+
+
+def batch_norm(x, gamma, beta, epsilon, on_variance, nonlinearity):
+    """Normalizes x of shape (batch, channels, ...) by its own mean and standard deviation.
+
+    Parameters
+    ----------
+    x : float32 Theano expression
+    gamma, beta : float32 Theano expressions with one number per channel
+    epsilon : float
+        Added to the variance if `on_variance`, else to the standard deviation.
+    nonlinearity : lasagne.nonlinearities.identity or rectify
+
+    Returns
+    -------
+    (y, mean, std)
+        y = nonlinearity(gamma (x - mean) / s + beta), of the shape of x; the others with axes of
+        size 1 but for the channels.
+    """
+    a, bias = _without_bias(x)
+    # A bias shifts x and its mean alike. It stays in the graph, so that it has a gradient: zero.
+    y, mean, std = BatchNorm(float(epsilon), on_variance, nonlinearity is rectify)(
+        a, _of_channels(gamma), _of_channels(beta) + 0 * bias
+    )
+    along_channels = ["x", 0, *["x"] * (x.ndim - 2)]
+    return y, (mean + bias).dimshuffle(along_channels), std.dimshuffle(along_channels)
+
+
+def _without_bias(x):
+    """(a, b) such that `x` is a plus the vector b along the second axis.
+
+    Looks through a max pooling, which leaves a constant where it is.
+    """
+    node = x.owner
+    if node is not None and isinstance(node.op, Pool) and node.op.mode == "max":
+        a, b = _without_bias(node.inputs[0])
+        return node.op(a, *node.inputs[1:]), b
+    if node is not None and node.op == T.add and len(node.inputs) == 2:
+        a, b = node.inputs
+        others = [axis for axis in range(x.ndim) if axis != 1]
+        if a.type == x.type and all(b.broadcastable[axis] for axis in others):
+            return a, _of_channels(b)
+    return x, T.constant(np.float32(0))
+
+
+def _of_channels(x):
+    """`x`, of size 1 but for the channels, as a vector."""
+    if x.ndim == 1:
+        return x
+    return T.addbroadcast(x, 0, *range(2, x.ndim)).dimshuffle(1)

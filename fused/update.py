@@ -1,0 +1,267 @@
+"""A graph rewrite that makes one pass of a parameter's whole update.
+
+The optimizers of Lasagne and `binary_connect.clipping_scaling` state an update as several
+expressions: for Adam the two moments and the weights. Theano would compute them one by one, and
+the gradient twice. The rewrite gathers the elementwise expressions behind the new values of shared
+variables into one op, which computes them together, in place. Twin: the expressions themselves.
+"""
+
+import numpy as np
+import theano
+import theano.tensor as T
+from theano.gof import graph
+from theano.tensor.elemwise import Elemwise
+
+from .c_op import COp, enabled
+
+
+class Update(COp):
+    """Elementwise functions of equally shaped float32 tensors and of scalars (tensors with every
+    axis broadcastable), all in one pass. The first inputs are the old values of the outputs.
+
+    Parameters
+    ----------
+    scalar_op : theano.scalar.Composite
+        What is computed for each element.
+    inplace : bool
+        Whether outputs take the memory of the old values.
+    """
+
+    __props__ = ("scalar_op", "inplace")
+
+    def __init__(self, scalar_op, inplace=False):
+        super().__init__()
+        self.scalar_op = scalar_op
+        self.inplace = inplace
+        if inplace:
+            self.destroy_map = {i: [i] for i in range(scalar_op.nout)}
+
+    def __str__(self):
+        return "Update{inplace}" if self.inplace else "Update"
+
+    def make_node(self, *inputs):
+        outputs = [x.type() for x in inputs[: self.scalar_op.nout]]
+        return theano.Apply(self, list(inputs), outputs)
+
+    def infer_shape(self, node, shapes):
+        return shapes[: len(node.outputs)]
+
+    def c_support_code(self):
+        return super().c_support_code() + self.scalar_op.c_support_code()
+
+    def c_support_code_apply(self, node, name):
+        return self.scalar_op.c_support_code_apply(_scalar_node(self.scalar_op), name)
+
+    def c_code_cache_version(self):
+        version = self.scalar_op.c_code_cache_version()
+        return (1, super().c_code_cache_version(), version) if version else ()
+
+    def c_code(self, node, name, inputs, outputs, sub):
+        full = [i for i, x in enumerate(node.inputs) if not all(x.broadcastable)]
+        scalars = [i for i, x in enumerate(node.inputs) if all(x.broadcastable)]
+        element = self.scalar_op.c_code(
+            _scalar_node(self.scalar_op),
+            name + "_element",
+            [f"x{i}" for i in range(len(inputs))],
+            [f"y{i}" for i in range(len(outputs))],
+            {"fail": sub["fail"]},
+        )
+        take = "\n".join(
+            f"""
+            if (!PyArray_CompareLists(PyArray_DIMS({inputs[i]}), PyArray_DIMS({inputs[0]}),
+                                      PyArray_NDIM({inputs[0]})) && !mismatch)
+                mismatch = {i};
+            in[{i}] = PyArray_GETCONTIGUOUS({inputs[i]});
+            missing |= !in[{i}];"""
+            for i in full
+        )
+        give = "\n".join(
+            f"""
+            if ({int(self.inplace)}) {{
+                Py_XDECREF({y});
+                {y} = in[{i}];
+                Py_INCREF({y});
+            }} else if (!{y} || !PyArray_IS_C_CONTIGUOUS({y}) ||
+                        !PyArray_CompareLists(PyArray_DIMS({y}), PyArray_DIMS(in[{i}]),
+                                              PyArray_NDIM({y}))) {{
+                Py_XDECREF({y});
+                {y} = (PyArrayObject *)PyArray_NewLikeArray(in[{i}], NPY_CORDER, NULL, 0);
+                missing |= !{y};
+            }}"""
+            for i, y in enumerate(outputs)
+        )
+        scalar_values = "\n".join(
+            f"const npy_float32 x{i} = *(npy_float32 *)PyArray_DATA({inputs[i]});" for i in scalars
+        )
+        pointers = "\n".join(
+            [f"const npy_float32 *px{i} = (npy_float32 *)PyArray_DATA(in[{i}]);" for i in full]
+            + [
+                f"npy_float32 *py{i} = (npy_float32 *)PyArray_DATA({y});"
+                for i, y in enumerate(outputs)
+            ]
+        )
+        load = " ".join(f"const npy_float32 x{i} = px{i}[k];" for i in full)
+        declare = " ".join(f"npy_float32 y{i};" for i in range(len(outputs)))
+        store = " ".join(f"py{i}[k] = y{i};" for i in range(len(outputs)))
+        return f"""
+        {{
+            PyArrayObject *in[{len(inputs)}] = {{NULL}};
+            int mismatch = 0, missing = 0;
+            {take}
+            if (mismatch)
+                PyErr_Format(PyExc_ValueError, "Update: shape of input %d is not that of input 0",
+                             mismatch);
+            else if (!missing) {{
+                {give}
+            }}
+            if (!mismatch && !missing) {{
+                const npy_intp n = PyArray_SIZE(in[0]);
+                {scalar_values}
+                {pointers}
+                #pragma omp parallel for simd schedule(static) if (n > 16384)
+                for (npy_intp k = 0; k < n; ++k) {{
+                    {load}
+                    {declare}
+                    {element}
+                    {store}
+                }}
+            }}
+            for (int i = 0; i < {len(inputs)}; ++i)
+                Py_XDECREF(in[i]);
+            if (mismatch || missing) {{
+                {sub["fail"]}
+            }}
+        }}
+        """
+
+
+def _scalar_node(composite):
+    return composite.make_node(*[x.type() for x in composite.inputs])
+
+
+def _elementwise(variable, type):
+    """Whether `variable` is an elementwise function of tensors of `type` and of scalars."""
+    node = variable.owner
+    return (
+        node is not None
+        and isinstance(node.op, Elemwise)
+        and len(node.outputs) == 1
+        and variable.type == type
+        and all(x.broadcastable in (type.broadcastable, (True,) * x.ndim) for x in node.inputs)
+    )
+
+
+def _cone(new):
+    """The elementwise nodes that lead to `new`."""
+    nodes, todo = set(), [new]
+    while todo:
+        variable = todo.pop()
+        if _elementwise(variable, new.type) and variable.owner not in nodes:
+            nodes.add(variable.owner)
+            todo += variable.owner.inputs
+    return nodes
+
+
+def _groups(new_values):
+    """`new_values` put together where they have expressions in common, as those of a weight and of
+    its moments have: [(new values, nodes)]."""
+    groups = []
+    for new in new_values:
+        news, nodes = [new], _cone(new)
+        for group in [group for group in groups if group[1] & nodes]:
+            groups.remove(group)
+            news, nodes = group[0] + news, group[1] | nodes
+        groups.append((news, nodes))
+    return groups
+
+
+def _update(old, new, nodes):
+    """`new`, an expression of `nodes` from the values `old` and others, as outputs of one op; None
+    where that cannot be."""
+    # Nodes that others need too are computed apart, and taken as they are.
+    inside, order = set(), graph.io_toposort([], new)
+    for node in reversed(order):
+        clients = {client for client, _ in node.outputs[0].clients}
+        if node in nodes and (node.outputs[0] in new or clients <= inside):
+            inside.add(node)
+    order = [node for node in order if node in inside]
+    outside = [x for node in order for x in node.inputs if x.owner not in inside]
+    inputs = list(dict.fromkeys(old + [x for x in outside if not isinstance(x, T.Constant)]))
+    if any(x.dtype != "float32" for x in inputs) or inside & set(graph.io_toposort([], outside)):
+        return None
+
+    # The same simplifications as everywhere (x ** 2 to x * x, ...).
+    copies = graph.clone_get_equiv([], new, copy_inputs=False, memo={x: x.type() for x in inputs})
+    fgraph = theano.gof.FunctionGraph(
+        [copies[x] for x in inputs], [copies[x] for x in new], clone=False
+    )
+    theano.compile.optdb["specialize"].query("+fast_run").optimize(fgraph)
+    results = fgraph.outputs + [node.outputs[0] for node in fgraph.apply_nodes]
+    if not all(_elementwise(x, new[0].type) for x in results):
+        return None
+
+    # From tensors to their elements. Constants become inputs: layers that differ in them only
+    # share their compiled code.
+    inner = list(fgraph.inputs)
+    for node in fgraph.toposort():
+        inner += [x for x in node.inputs if isinstance(x, T.Constant) and x.dtype == "float32"]
+    inner = list(dict.fromkeys(inner))
+    element = {x: theano.scalar.get_scalar_type(x.dtype)() for x in inner}
+    for node in fgraph.toposort():
+        arguments = [
+            element[x]
+            if x in element
+            else theano.scalar.constant(np.asarray(x.data).item(), dtype=x.dtype)
+            for x in node.inputs
+        ]
+        element[node.outputs[0]] = node.op.scalar_op(*arguments)
+    composite = theano.scalar.Composite(
+        [element[x] for x in inner], [element[x] for x in fgraph.outputs]
+    )
+    constants = [x.clone() for x in inner[len(inputs) :]]
+    return Update(composite)(*inputs, *constants, return_list=True)
+
+
+class FuseUpdates(theano.gof.Optimizer):
+    """Replaces the elementwise updates of float32 shared variables by :class:`Update`."""
+
+    def apply(self, fgraph):
+        if not enabled():
+            return
+        old_of = {
+            fgraph.outputs[o]: fgraph.inputs[i] for o, i in (fgraph.update_mapping or {}).items()
+        }
+        new_values = [
+            new
+            for new, old in old_of.items()
+            if new.type == old.type
+            and getattr(new, "dtype", None) == "float32"
+            and not all(new.broadcastable)
+            and _elementwise(new, new.type)
+        ]
+        for new, nodes in _groups(new_values):
+            fused = _update([old_of[x] for x in new], new, nodes)
+            if fused is not None:
+                fgraph.replace_all_validate(
+                    list(zip(new, fused, strict=True)), reason="FuseUpdates"
+                )
+
+
+@theano.gof.local_optimizer([Update], inplace=True)
+def update_in_place(node):
+    if isinstance(node.op, Update) and not node.op.inplace:
+        return Update(node.op.scalar_op, inplace=True)(*node.inputs, return_list=True)
+    return False
+
+
+# Before gradients are merged into products (BlasOpt, 1.7); in place where Theano does it.
+theano.compile.optdb.register("fuse_updates", FuseUpdates(), 1.6, "fast_run")
+theano.compile.optdb.register(
+    "update_in_place",
+    theano.gof.TopoOptimizer(
+        update_in_place, failure_callback=theano.gof.TopoOptimizer.warn_inplace
+    ),
+    75.1,
+    "fast_run",
+    "inplace",
+)

@@ -1,0 +1,168 @@
+"""Make the stack of 2015-16 importable on CPython 3.11, and fast.
+
+This is the only file that knows versions. `import original_stack` settles the environment (threads,
+BLAS kernels, Theano's configuration) and puts back the few names that Theano 1.0.5, Lasagne 0.1,
+Fuel 0.2.0 and pylearn2 expect from older companions. Nothing heavy is imported until Theano itself
+is. Settings of the user's own win: THEANO_FLAGS, OPENBLAS_CORETYPE, OMP_NUM_THREADS.
+"""
+
+import collections
+import collections.abc
+import ctypes
+import importlib.abc
+import importlib.machinery
+import importlib.metadata
+import importlib.util
+import os
+import re
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+LOCK = ROOT / "requirements.lock"
+RESULTS = Path(os.environ.get("BINARYCONNECT_RESULTS") or ROOT / "results")
+
+# BLAS routines that Theano calls; the OpenBLAS of scipy-openblas32 prefixes them with `scipy_`.
+_BLAS = [precision + name for precision in "sd" for name in ("gemm", "gemv", "ger", "dot", "axpy")]
+
+
+class UserError(Exception):
+    """Something the user can mend: what is wrong, what was expected, what to do, in one line.
+    Programs print it and exit with status 2."""
+
+
+def cache_directory():
+    """The per-user directory of compiled code and data: BINARYCONNECT_CACHE, else
+    XDG_CACHE_HOME/binaryconnect, else ~/.cache/binaryconnect, else (where that cannot be written,
+    as for a user without a home) one of the user's own in the directory for temporary files."""
+    chosen = os.environ.get("BINARYCONNECT_CACHE")
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    path = Path(chosen) if chosen else Path(home) / "binaryconnect"
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        if os.access(path, os.W_OK):
+            return path
+    except OSError:
+        pass
+    path = Path(tempfile.gettempdir()) / f"binaryconnect-{os.getuid()}"
+    path.mkdir(mode=0o700, exist_ok=True)
+    return path
+
+
+def threads():
+    """Number of threads that BLAS and the compiled code use."""
+    return int(os.environ["OMP_NUM_THREADS"].split(",")[0])
+
+
+def blas():
+    """OpenBLAS's version and the kernels it uses on this processor: "OpenBLAS 0.3.34 SkylakeX"."""
+    library = load_blas()
+    library.scipy_openblas_get_config.restype = ctypes.c_char_p
+    library.scipy_openblas_get_corename.restype = ctypes.c_char_p
+    version = " ".join(library.scipy_openblas_get_config().decode().split()[:2])
+    return f"{version} {library.scipy_openblas_get_corename().decode()}"
+
+
+def locked_versions(lock=LOCK):
+    """{package: version} of the lock."""
+    return dict(
+        re.findall(r"^([A-Za-z0-9_.-]+)==(\S+)", Path(lock).read_text(), flags=re.MULTILINE)
+    )
+
+
+def unsatisfied(lock=LOCK):
+    """Packages of the lock that this environment lacks or has in another version."""
+
+    def installed(name):
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            return None
+
+    return [f"{name}=={v}" for name, v in locked_versions(lock).items() if installed(name) != v]
+
+
+def _settle_environment():
+    os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
+    if (
+        _amd_with_avx512()
+    ):  # on AMD processors newer than itself OpenBLAS may choose AVX2 kernels: half the speed
+        os.environ.setdefault("OPENBLAS_CORETYPE", "SKYLAKEX")
+    ours = [
+        "floatX=float32",
+        "device=cpu",
+        f'"base_compiledir={cache_directory() / "theano"}"',
+        # The library is loaded before Theano (see load_blas), so nothing is linked: no path gets
+        # into the compiled code, and one with a space does no harm.
+        '"blas.ldflags=' + " ".join(["-lm"] + [f"-D{name}_=scipy_{name}_" for name in _BLAS]) + '"',
+    ]
+    flags = os.environ.get("THEANO_FLAGS", "")
+    if ours[-1] not in flags:
+        os.environ["THEANO_FLAGS"] = ",".join(ours + ([flags] if flags else []))
+    # What this stack says of its own age is no news to a user; warnings about data or results stay.
+    for module in ("theano", "lasagne", "fuel", "picklable_itertools", "pylearn2"):
+        warnings.filterwarnings("ignore", category=DeprecationWarning, module=module)
+    warnings.filterwarnings("ignore", message="The `image_shape` keyword argument")
+
+
+def _amd_with_avx512():
+    try:
+        processor = Path("/proc/cpuinfo").read_text().split("\n\n")[0]
+    except OSError:
+        return False
+    return "AuthenticAMD" in processor and {"avx512f", "avx512bw", "avx512dq", "avx512vl"} <= set(
+        processor.split()
+    )
+
+
+_blas_library = None
+
+
+def load_blas():
+    """OpenBLAS as a ctypes library, its symbols visible to all that is loaded after it."""
+    global _blas_library
+    if _blas_library is None:
+        package = importlib.util.find_spec("scipy_openblas32").submodule_search_locations[0]
+        _blas_library = ctypes.CDLL(
+            os.path.join(package, "lib", "libscipy_openblas.so"), mode=ctypes.RTLD_GLOBAL
+        )
+    return _blas_library
+
+
+class _OldNames(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Serves modules that later releases dropped; prepares a package's needs before its import."""
+
+    def find_spec(self, name, path=None, target=None):
+        if name == "theano":
+            load_blas()
+        elif name in ("fuel", "pylearn2"):  # import from collections what is in collections.abc
+            for abstract in ("Iterable", "Iterator", "Mapping", "Sequence"):
+                setattr(collections, abstract, getattr(collections.abc, abstract))
+        elif name in ("theano.tensor.signal.downsample", "theano.sandbox.cuda"):
+            return importlib.machinery.ModuleSpec(name, self)
+        if name == "pylearn2":  # takes six from within Theano
+            import six
+
+            sys.modules.update({"theano.compat.six": six, "theano.compat.six.moves": six.moves})
+        return None
+
+    def exec_module(self, module):
+        if module.__name__ == "theano.tensor.signal.downsample":
+            from theano.tensor.signal.pool import pool_2d
+
+            def max_pool_2d(input, ds, ignore_border=None, st=None, padding=(0, 0), mode="max"):
+                return pool_2d(input, ds, ignore_border, st, padding, mode)
+
+            module.max_pool_2d = max_pool_2d
+        elif module.__name__ == "theano.sandbox.cuda":
+            module.cuda_available = module.cuda_enabled = False
+
+
+if not any(type(finder).__name__ == "_OldNames" for finder in sys.meta_path):
+    _settle_environment()
+    sys.meta_path.insert(0, _OldNames())
+
+if __name__ == "__main__":  # for `reproduce`: does this environment satisfy the lock?
+    sys.exit(1 if unsatisfied() else 0)

@@ -1,0 +1,36 @@
+"""A look at all methods: a few epochs of each on 10,000 images of MNIST, or on embedded digits."""
+
+import dataclasses
+import sys
+import tempfile
+
+import datasets
+import mnist
+import training
+from original_stack import UserError
+
+EPOCHS = {"mnist": 4, "digits": 20}
+
+
+def main():
+    try:
+        dataset = datasets.load("mnist", train_size=10000)
+    except UserError as error:
+        print(f"no MNIST ({error}); scikit-learn's handwritten digits instead\n")
+        dataset = datasets.load("digits")
+    lines = []
+    with tempfile.TemporaryDirectory() as folder:
+        for row in mnist.ROWS[:4]:
+            h = dataclasses.replace(row, epochs=EPOCHS[dataset.name], num_units=512)
+            print(f"\n{h.method}", flush=True)
+            run = training.run(dataset, h, mnist.build_network, seed=1234, results=folder)
+            lines.append(
+                f"{h.method:13}  test error {run['test_error']:5.2f}%  {run['seconds']:4.0f} s"
+            )
+    print(f"\n{dataset.name}, {len(dataset.train.y)} training images, {h.epochs} epochs, 3 x 512")
+    print("\n".join(lines))
+    print("Too short to compare with the paper: ./reproduce mnist runs its experiment.")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,77 @@
+import lasagne
+import numpy as np
+import pytest
+import theano
+import theano.tensor as T
+from conftest import assert_near
+from lasagne.layers import DenseLayer, InputLayer, get_output
+
+from batch_norm import BatchNormLayer, CumulativeBatchNormLayer, batch_norm, cumulative_statistics
+
+x = np.random.RandomState(0).randn(8, 3, 4, 5).astype(np.float32) * 2 + 1
+
+
+@pytest.mark.parametrize(
+    ("axes", "reduced"), [(None, (0, 2, 3)), (0, (0,)), ((0, 3), (0, 3)), ([0, 2, 3], (0, 2, 3))]
+)
+def test_training_output_and_running_statistics(axes, reduced):
+    below = InputLayer((8, 3, 4, 5))
+    layer = BatchNormLayer(below, axes, 0.5, 0.25, nonlinearity=lasagne.nonlinearities.rectify)
+    X = T.tensor4()
+    get_output(layer, X, deterministic=True)
+    function = theano.function([X], get_output(layer, X))
+    mean, std = x.mean(reduced, keepdims=True), x.std(reduced, keepdims=True)
+    for _ in range(2):
+        assert_near(function(x), np.maximum((x - mean) / (std + 0.5), 0))
+    assert_near(layer.mean.get_value(), (1 - 0.75**2) * mean)
+    assert_near(layer.std.get_value(), 0.75**2 + (1 - 0.75**2) * std)
+    layer.gamma.set_value(layer.gamma.get_value() * 3)
+    layer.beta.set_value(layer.beta.get_value() - 1)
+    output = get_output(layer, X, deterministic=True).eval({X: x})
+    mean, std = layer.mean.get_value(), layer.std.get_value()
+    assert_near(output, np.maximum(3 * (x - mean) / (std + 0.5) - 1, 0))
+
+
+def test_parameters():
+    layer = BatchNormLayer((None, 7))
+    assert [p.name for p in layer.get_params()] == ["mean", "std", "beta", "gamma"]
+    assert [p.name for p in layer.get_params(trainable=True)] == ["beta", "gamma"]
+    assert layer.gamma.get_value().shape == (1, 7)
+    assert (layer.epsilon, layer.alpha) == (0.01, 0.5)
+
+
+def test_unknown_size():
+    with pytest.raises(ValueError, match="needs the size of every axis") as caught:
+        BatchNormLayer((None, None, 4, 4))
+    assert str(caught.value) == (
+        "BatchNormLayer needs the size of every axis that it does not normalize over; given "
+        "input_shape=(None, None, 4, 4), axes=(0, 2, 3)"
+    )
+
+
+def test_batch_norm_takes_nonlinearity_over_and_bias_away():
+    dense = DenseLayer((None, 4), 3, nonlinearity=lasagne.nonlinearities.tanh)
+    layer = batch_norm(dense)
+    assert layer.input_layer is dense
+    assert layer.nonlinearity is lasagne.nonlinearities.tanh
+    assert dense.nonlinearity is lasagne.nonlinearities.identity
+    assert dense.b is None
+    assert [p.name for p in dense.get_params()] == ["W"]
+
+
+def test_cumulative_statistics():
+    net = CumulativeBatchNormLayer(InputLayer((None, 3)), epsilon=0.5)
+    X, count = T.matrix(), T.scalar()
+    update = theano.function([X, count], updates=cumulative_statistics(net, count, inputs=X))
+    batches = x[:, :, 0, 0], x[:, :, 0, 1], x[:5, :, 0, 2]
+    for i, batch in enumerate(batches):
+        update(batch, i + 1)
+    means, variances = zip(*((b.mean(0), b.var(0)) for b in batches), strict=True)
+    assert_near(net.mean.get_value(), np.mean(means, axis=0))
+    assert_near(net.var.get_value(), np.mean(variances, axis=0))
+    for averages, mean, var in (
+        (True, np.mean(means, axis=0), np.mean(variances, axis=0)),
+        (False, means[0], variances[0]),
+    ):
+        output = get_output(net, X, deterministic=averages).eval({X: batches[0]})
+        assert_near(output, (batches[0] - mean) / np.sqrt(var + 0.5))

@@ -1,0 +1,117 @@
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from test_training import toy
+
+import evaluate
+import mnist
+import record
+import trained
+import training
+
+PAPER = dataclasses.replace(mnist.PAPER, num_units=12, batch_size=20, epochs=2, LR_start=0.1)
+RELEASE = dataclasses.replace(mnist.RELEASE, num_units=12, batch_size=20, epochs=2)
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """run(h) trains on the toy data and returns the run's folder."""
+    name = "mnist"  # its network; the toy's images have its shape
+    dataset = dataclasses.replace(toy(), name=name)
+    monkeypatch.setattr("datasets.load", lambda *args, **kwargs: dataset)
+
+    def train(h):
+        training.run(dataset, h, mnist.build_network, 7, tmp_path)
+        return tmp_path / f"mnist/{h.protocol}-{h.method}/seed-7"
+
+    return train
+
+
+@pytest.mark.parametrize("h", [PAPER, RELEASE], ids=["paper", "release"])
+def test_evaluation_of_a_stochastic_run(run, capsys, h):
+    folder = run(h)
+    capsys.readouterr()
+    assert evaluate.main([str(folder)]) == 0
+    found = json.loads((folder / "evaluation.json").read_text())
+    assert list(found) == ["binary", "real", "ensemble"]
+    assert found["real"] == json.loads((folder / "run.json").read_text())["test_error"]
+    assert list(found["ensemble"]) == ["1", "2", "4", "8", "16"]
+    assert capsys.readouterr().out.splitlines()[:2] == (
+        [f"binary         {found['binary']:6.2f}%", f"real           {found['real']:6.2f}%"]
+    )
+    first = (folder / "evaluation.json").read_text()
+    assert evaluate.main([str(folder)]) == 0
+    assert (folder / "evaluation.json").read_text() == first
+
+
+@pytest.mark.parametrize("method", ["deterministic", "none"])
+def test_evaluation_of_other_methods(run, method):
+    folder = run(dataclasses.replace(PAPER, method=method))
+    assert evaluate.main([str(folder)]) == 0
+    found = json.loads((folder / "evaluation.json").read_text())
+    weights = "binary" if method == "deterministic" else "real"
+    assert found[weights] == json.loads((folder / "run.json").read_text())["test_error"]
+    assert (found["binary"] is None) == (found["ensemble"] == {}) == (method == "none")
+
+
+def test_ensembles_average_prefixes_of_one_set_of_draws():
+    y = np.array([0, 1])
+    draws = iter(np.float32([[[1, 0], [2, 0]]] * 1 + [[[0, 3], [0, 4]]] * 15))
+
+    class Model:
+        def outputs(self, X):
+            return next(draws)
+
+    subset = type("Subset", (), {"X": np.zeros((2, 1)), "y": y})
+    # one draw: both 0; two: sums (1, 3), (2, 4): both 1
+    assert evaluate._ensembles(Model(), subset) == dict.fromkeys(("1", "2", "4", "8", "16"), 50.0)
+
+
+def refused(folder, capsys, message):
+    assert evaluate.main([str(folder)]) == 2
+    assert capsys.readouterr().err == f"evaluate.py: {message}\n"
+
+
+def test_runs_that_cannot_be_evaluated(run, tmp_path, capsys):
+    folder = run(PAPER)
+    capsys.readouterr()
+    refused(
+        tmp_path,
+        capsys,
+        f"{tmp_path} has no run.json; name the folder of a finished run on the machine that "
+        "trained it, such as results/mnist/paper-stochastic/seed-1234",
+    )
+    model = (folder / "model.npz").read_bytes()
+    damaged = (
+        f"{folder} holds a run that is damaged or of another version of this program; train it "
+        "anew with --restart"
+    )
+    (folder / "model.npz").write_bytes(model[:5000])
+    refused(folder, capsys, damaged)
+    (folder / "model.npz").write_bytes(record._npz(**{"000_W": np.zeros(3)}))
+    assert evaluate.main([str(folder)]) == 2
+    assert capsys.readouterr().err.startswith(
+        f"evaluate.py: {folder}/model.npz is of another network: "
+    )
+    found = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps({**found, "finished": False}))
+    refused(folder, capsys, f"{folder} holds an unfinished run; finish it by its command first")
+    (folder / "run.json").write_text("[]")
+    refused(folder, capsys, damaged)
+
+
+def test_other_data_are_refused(run, capsys):
+    folder = run(PAPER)
+    found = json.loads((folder / "run.json").read_text())
+    found["data"][0]["md5"] = "1" * 32
+    (folder / "run.json").write_text(json.dumps(found))
+    capsys.readouterr()
+    refused(
+        folder,
+        capsys,
+        f"the mnist files are not those that {folder} was trained on; name their folder with "
+        "--data",
+    )
+    assert trained.TrainedRun(folder).run["data"] == found["data"]

@@ -1,0 +1,197 @@
+"""Whole networks against values of the 2015 code: outputs, gradients, parameters, statistics."""
+
+from collections import OrderedDict
+
+import lasagne
+import numpy as np
+import pytest
+import theano
+import theano.tensor as T
+from conftest import assert_near
+from lasagne.layers import InputLayer, MaxPool2DLayer, get_all_layers, get_all_params, get_output
+from lasagne.nonlinearities import identity, rectify
+
+import batch_norm
+import binary_connect
+
+
+@pytest.fixture(params=["1", "0"], ids=["fused", "plain"], autouse=True)
+def graph(request, monkeypatch):
+    monkeypatch.setenv("BINARYCONNECT_FUSED", request.param)
+
+
+def released_mlp(binary):
+    net = InputLayer((None, 1, 6, 7))
+    for units, nonlinearity in ((13, rectify), (13, rectify), (10, identity)):
+        net = binary_connect.DenseLayer(
+            net, units, binary=binary, stochastic=False, nonlinearity=identity
+        )
+        net = batch_norm.BatchNormLayer(net, epsilon=1e-4, alpha=0.15, nonlinearity=nonlinearity)
+    return net
+
+
+def released_cnn(binary):
+    options = {"binary": binary, "stochastic": False, "nonlinearity": identity}
+    normalization = {"epsilon": 1e-4, "alpha": 0.1}
+    net = InputLayer((None, 3, 8, 8))
+    for filters in (5, 6):
+        for pool in (False, True):
+            net = binary_connect.Conv2DLayer(net, filters, (3, 3), pad=1, **options)
+            if pool:
+                net = MaxPool2DLayer(net, (2, 2))
+            net = batch_norm.BatchNormLayer(net, nonlinearity=rectify, **normalization)
+    for units, nonlinearity in ((9, rectify), (10, identity)):
+        net = binary_connect.DenseLayer(net, units, **options)
+        net = batch_norm.BatchNormLayer(net, nonlinearity=nonlinearity, **normalization)
+    return net
+
+
+def parameters(network, values, state):
+    """(shared variable, golden value) of each parameter of each layer at `state`."""
+    for i, layer in enumerate(get_all_layers(network)):
+        for param in layer.get_params():
+            yield param, values[f"{state}/layer{i:02d}_{param.name}"]
+
+
+OPTIMIZERS = {
+    "adam": lasagne.updates.adam,
+    "sgd": lasagne.updates.sgd,
+    "nesterov": lambda grads, params, LR: lasagne.updates.nesterov_momentum(grads, params, LR, 0.9),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "build", "optimizer", "binary"),
+    [
+        ("mlp_det_adam", released_mlp, "adam", True),
+        ("mlp_det_adam_noscale", released_mlp, "adam", True),
+        ("mlp_det_sgd", released_mlp, "sgd", True),
+        ("mlp_det_nesterov", released_mlp, "nesterov", True),
+        ("mlp_none_adam", released_mlp, "adam", False),
+        ("cnn_det_adam", released_cnn, "adam", True),
+        ("cnn_none_sgd", released_cnn, "sgd", False),
+    ],
+)
+def test_released_training(golden, name, build, optimizer, binary):
+    values = golden(name)
+    network = build(binary)
+    if name.endswith("noscale"):
+        for layer in get_all_layers(network):
+            layer.W_LR_scale = 1.0
+    X = T.tensor4("X")
+    Y, LR = T.matrix("Y"), T.scalar("LR")
+    output = get_output(network, X)
+    loss = T.mean(T.sqr(T.maximum(0.0, 1.0 - Y * output)))
+    test_output = get_output(network, X, deterministic=True)
+    optimize = OPTIMIZERS[optimizer]
+    if binary:
+        W_grads = binary_connect.compute_grads(loss, network)
+        W = get_all_params(network, binary=True)
+        updates = binary_connect.clipping_scaling(optimize(W_grads, W, LR), network)
+        others = get_all_params(network, trainable=True)
+        updates.update(optimize(theano.grad(loss, others), others, LR))
+    else:
+        W = [p for p in get_all_params(network) if p.name == "W"]
+        W_grads = theano.grad(loss, W)
+        others = get_all_params(network, trainable=True)
+        updates = optimize(theano.grad(loss, others), others, LR)
+    train_fn = theano.function([X, Y, LR], [loss, output, *W_grads], updates=updates)
+    test_fn = theano.function([X], test_output)
+
+    for param, value in parameters(network, values, "init"):
+        param.set_value(value)
+    for step, (x, y) in enumerate(zip(values["X"], values["Y"], strict=True)):
+        loss_value, output_value, *grads = train_fn(x, y, values["LR"])
+        assert_near(loss_value, values[f"step{step}/loss"])
+        assert_near(output_value, values[f"step{step}/output"])
+        for i, grad in enumerate(grads):
+            assert_near(grad, values[f"step{step}/grad_W{i}"])
+        for param, value in parameters(network, values, f"after{step + 1}"):
+            if param.name == "b":
+                # Under batch normalization a bias has no gradient but rounding noise, which Adam
+                # scales up to steps of the learning rate: follow the golden run's noise.
+                param.set_value(value)
+            else:
+                assert_near(param.get_value(), value)
+        last = f"after{step + 1}/test_output"
+        if last in values:
+            assert_near(test_fn(values["X"][0]), values[last])
+    assert last in values
+
+
+PUBLISHED_NAMES = {"W": "W", "beta": "b", "gamma": "a", "mean": "mean", "var": "var"}
+
+
+@pytest.mark.parametrize(
+    ("name", "binary"), [("published_mlp_det_sgd", True), ("published_mlp_none_sgd", False)]
+)
+def test_published_training(golden, name, binary):
+    values = golden(name)
+    net = InputLayer((None, 1, 6, 7))
+    dense_layers = []
+    for units in (13, 13, 10):
+        H = values[f"init/layer{len(dense_layers)}_W0"]
+        net = binary_connect.DenseLayer(
+            net,
+            units,
+            binary=binary,
+            stochastic=False,
+            H=H,
+            W_LR_scale=1.0,
+            b=None,
+            nonlinearity=identity,
+        )
+        dense_layers.append(net)
+        net = batch_norm.CumulativeBatchNormLayer(net)
+        if units != 10:
+            net = lasagne.layers.NonlinearityLayer(net, rectify)
+    for layer, (inputs, units) in zip(dense_layers, ((42, 13), (13, 13), (13, 10)), strict=True):
+        assert_near(layer.H, np.sqrt(6 / (inputs + units)) / 2)
+
+    def parameters(state):
+        numbers = {}
+        for layer in get_all_layers(net):
+            for param in layer.get_params():
+                i = numbers.setdefault(param.name, 0)
+                numbers[param.name] += 1
+                yield param, values[f"{state}/layer{i}_{PUBLISHED_NAMES[param.name]}"]
+
+    X, Y, LR, count = T.tensor4("X"), T.matrix("Y"), T.scalar("LR"), T.scalar("count")
+    output = get_output(net, X)
+    loss = T.mean(T.sum(T.sqr(T.maximum(0.0, 1.0 - Y * output)), axis=1))
+    if binary:
+        W = get_all_params(net, binary=True)
+        updates = lasagne.updates.sgd(binary_connect.compute_grads(loss, net), W, LR)
+        updates = binary_connect.clipping_scaling(updates, net)
+    else:
+        updates = OrderedDict()
+    others = get_all_params(net, trainable=True)
+    updates.update(lasagne.updates.sgd(loss, others, LR))
+    train_fn = theano.function([X, Y, LR], [loss, output], updates=updates)
+    first_fn, next_fn = (
+        theano.function(
+            [X, count],
+            updates=batch_norm.cumulative_statistics(
+                net, count, inputs=X, deterministic=True, batch_norm_use_averages=averages
+            ),
+        )
+        for averages in (False, True)
+    )
+    test_fn = theano.function([X], get_output(net, X, deterministic=True))
+
+    for param, value in parameters("init"):
+        param.set_value(value)
+    for step, (x, y) in enumerate(zip(values["X"], values["Y"], strict=True)):
+        loss_value, output_value = train_fn(x, y, values["LR"])
+        assert_near(loss_value, values[f"step{step}/loss"])
+        assert_near(output_value, values[f"step{step}/output"])
+        for param, value in parameters(f"after{step + 1}"):
+            assert_near(param.get_value(), value)
+    batches = 0
+    for part in (values["X"][:3], values["X"][3:]):
+        for function, x in [(first_fn, part[0])] + [(next_fn, x) for x in part]:
+            batches += 1
+            function(x, batches)
+    for param, value in parameters("bn_cumulative"):
+        assert_near(param.get_value(), value)
+    assert_near(test_fn(values["X"][0]), values["bn_cumulative/test_output"])

@@ -1,0 +1,121 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import original_stack
+
+ROOT = original_stack.ROOT
+
+
+def python(*arguments, **environment):
+    """Runs the environment's Python as `./reproduce python` does, every warning an error."""
+    settled = ("THEANO_FLAGS", "OMP_NUM_THREADS", "OPENBLAS_CORETYPE")
+    env = {k: v for k, v in os.environ.items() if k not in settled}
+    return subprocess.run(
+        [sys.executable, *arguments],
+        env={**env, "PYTHONPATH": str(ROOT), **environment},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_old_names():
+    import fuel.datasets
+    import lasagne
+    import theano
+    from theano.tensor.signal import downsample
+
+    assert theano.__version__ == "1.0.5"
+    assert lasagne.__version__ == "0.1"
+    assert fuel.__version__ == "0.2.0"
+    x = theano.tensor.tensor4()
+    assert downsample.max_pool_2d(x, (2, 2), ignore_border=True).ndim == 4
+
+
+def test_names_that_pylearn2_needs(tmp_path):
+    package = tmp_path / "pylearn2"
+    package.mkdir()
+    (package / "__init__.py").write_text(
+        "from theano.compat.six.moves import zip as izip, input\n"
+        "from theano.compat import six\n"
+        "from theano.sandbox.cuda import cuda_available\n"
+        "from collections import Iterable\n"
+    )
+    done = python("-c", "import pylearn2", PYTHONPATH=f"{ROOT}:{tmp_path}")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.slow
+def test_script_of_2015_runs_unchanged_and_without_a_warning():
+    done = python(ROOT / "tests" / "script_of_2015.py")
+    assert (done.returncode, done.stderr) == (0, "")
+    errors = [
+        float(line.split()[-1][:-1])
+        for line in done.stdout.splitlines()
+        if line.startswith("  validation error rate:")
+    ]
+    assert len(errors) == 10
+    assert errors[-1] < 25 < errors[0]
+
+
+SETTINGS = """
+import theano, os, original_stack
+print(theano.config.floatX, theano.config.gcc.cxxflags, os.environ["OMP_NUM_THREADS"])
+print(original_stack.blas().split()[-1], original_stack.threads(), theano.config.base_compiledir)
+"""
+
+
+def test_settings(tmp_path):
+    done = python("-c", SETTINGS, BINARYCONNECT_CACHE=str(tmp_path))
+    assert done.stderr == ""
+    (floatX, threads), (_, again, directory) = (line.split() for line in done.stdout.splitlines())
+    assert floatX == "float32"
+    assert threads == again == str(len(os.sched_getaffinity(0)))
+    assert directory == str(tmp_path / "theano")
+
+
+def test_settings_of_the_user_win(tmp_path):
+    done = python(
+        "-c",
+        SETTINGS,
+        THEANO_FLAGS=f"floatX=float64,gcc.cxxflags=-O1,base_compiledir={tmp_path}",
+        OMP_NUM_THREADS="1",
+        OPENBLAS_CORETYPE="Sandybridge",
+    )
+    assert done.stdout == f"float64 -O1 1\nSandybridge 1 {tmp_path}\n"
+
+
+def test_cache_directory(tmp_path, monkeypatch):
+    monkeypatch.setenv("BINARYCONNECT_CACHE", str(tmp_path / "chosen"))
+    assert original_stack.cache_directory() == tmp_path / "chosen"
+    monkeypatch.delenv("BINARYCONNECT_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert original_stack.cache_directory() == tmp_path / "binaryconnect"
+    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/none")
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(original_stack.tempfile, "tempdir", None)
+    own = original_stack.cache_directory()
+    assert own == tmp_path / f"binaryconnect-{os.getuid()}"
+    assert own.stat().st_mode & 0o777 == 0o700
+
+
+def test_unsatisfied(tmp_path):
+    assert original_stack.unsatisfied() == []
+    lock = tmp_path / "lock"
+    lock.write_text(
+        "numpy==1.23.4 \\\n    --hash=sha256:00\nno-such-package==1 \\\nsix==1.17.0 \\\n"
+    )
+    assert original_stack.unsatisfied(lock) == ["numpy==1.23.4", "no-such-package==1"]
+
+
+def test_every_package_of_the_lock_has_a_hash():
+    lock = Path(original_stack.LOCK).read_text()
+    blocks = lock.split("\n    --hash=")[0:1]
+    names = original_stack.locked_versions()
+    assert {"theano", "lasagne", "fuel", "pip", "setuptools", "wheel"} <= set(names)
+    blocks = [block for block in lock.replace("\\\n", "").splitlines() if "==" in block]
+    assert len(blocks) == len(names)
+    assert all("--hash=sha256:" in block for block in blocks)

@@ -1,0 +1,103 @@
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from original_stack import ROOT
+
+TOOLS = ("sh", "dirname", "sha256sum", "cut", "flock", "mkdir", "rm", "awk", "touch", "cat")
+
+
+def reproduce(*arguments, root=ROOT, **environment):
+    return subprocess.run(
+        [root / "reproduce", *arguments], env=environment, capture_output=True, text=True
+    )
+
+
+@pytest.fixture
+def machine(tmp_path):
+    """A copy of the front door and a PATH with its tools only: no Python, no compiler."""
+    binaries = tmp_path / "bin"
+    binaries.mkdir()
+    for tool in TOOLS:
+        (binaries / tool).symlink_to(shutil.which(tool))
+    for name in ("reproduce", "requirements.lock", "original_stack.py"):
+        shutil.copy(ROOT / name, tmp_path)
+    return tmp_path
+
+
+def add(machine, name, text):
+    tool = machine / "bin" / name
+    tool.write_text(f"#!/bin/sh\n{text}\n")
+    tool.chmod(0o755)
+
+
+def refused(machine, message):
+    done = reproduce("quick", root=machine, PATH=str(machine / "bin"))
+    assert (done.returncode, done.stderr) == (2, f"reproduce: {message}\n")
+    assert not list(machine.glob(".venv/*/complete"))
+
+
+def test_no_python(machine):
+    refused(
+        machine,
+        "no Python 3.11 found; install it (Debian, Ubuntu: apt-get install python3.11 "
+        "python3.11-venv python3.11-dev) or name it: PYTHON=/path/to/python3.11",
+    )
+
+
+def test_no_compiler(machine):
+    (machine / "bin" / "python3.11").symlink_to(sys.executable)
+    refused(
+        machine,
+        "no g++ found, which Theano compiles with; install it (Debian, Ubuntu: apt-get install "
+        "g++)",
+    )
+
+
+def test_no_headers(machine):
+    add(machine, "g++", "")
+    add(machine, "python3.11", "case $2 in *Python.h*) exit 1 ;; *) exit 0 ;; esac")
+    refused(
+        machine,
+        "no Python.h found for Python 3.11, which Theano compiles against; install the headers "
+        "(Debian, Ubuntu: apt-get install python3.11-dev)",
+    )
+
+
+def test_no_venv_module(machine):
+    add(machine, "g++", "")
+    add(machine, "python3.11", "case $2 in *ensurepip*) exit 1 ;; *) exit 0 ;; esac")
+    refused(
+        machine,
+        "Python 3.11 lacks its venv module; install it (Debian, Ubuntu: apt-get install "
+        "python3.11-venv)",
+    )
+
+
+def test_interrupted_installation_is_not_used(machine):
+    """Neither a failed nor a half-made environment is taken for a whole one."""
+    add(machine, "g++", "")
+    add(machine, "python3.11", 'case "$1 $2" in "-m venv") mkdir -p "$3/bin"; exit 1 ;; esac')
+    for _ in range(2):
+        done = reproduce("quick", root=machine, PATH=str(machine / "bin"))
+        assert done.returncode != 0
+        assert "making the pinned environment" in done.stderr
+        assert not list(machine.glob(".venv/*/complete"))
+
+
+def test_unknown_command():
+    done = reproduce("minst", **os.environ)
+    assert done.returncode == 2
+    assert done.stderr.endswith("reproduce: unknown command 'minst'; expected one of those above\n")
+
+
+def test_active_environment_that_satisfies_the_lock_is_used(machine):
+    """Nothing is installed then."""
+    environment = {**os.environ, "VIRTUAL_ENV": sys.prefix}
+    environment["PATH"] = f"{sys.prefix}/bin:{environment['PATH']}"
+    done = reproduce("python", "-c", "import sys; print(sys.prefix)", root=machine, **environment)
+    assert (done.stdout, done.stderr) == (f"{sys.prefix}\n", "")
+    assert not (machine / ".venv").exists()

@@ -1,0 +1,276 @@
+import csv
+import dataclasses
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import lasagne
+import numpy as np
+import pytest
+
+import datasets
+import mnist
+import original_stack
+import record
+import training
+from original_stack import UserError
+
+SMALL = dataclasses.replace(mnist.PAPER, num_units=12, batch_size=20, epochs=6, LR_start=0.1)
+RELEASED = dataclasses.replace(
+    mnist.RELEASE, num_units=12, batch_size=20, epochs=3, dropout_hidden=0.5
+)
+
+
+def toy(seed=0):
+    """A data set of MNIST's shapes whose label is the brightest of ten regions."""
+    rng = np.random.RandomState(seed)
+
+    def subset(n):
+        X = rng.rand(n, 1, 28, 28).astype(np.float32) - 0.5
+        y = rng.randint(10, size=n)
+        X[np.arange(n), 0, 2 * y, :] += 0.5
+        return datasets.Subset(X, y)
+
+    files = (datasets.File("toy", "0" * 32, False),)
+    return datasets.Dataset("toy", subset(210), subset(50), subset(53), files, "none")
+
+
+def run(h, path, seed=7, test_weights="real", **options):
+    with record.RunFolder(path, {"seed": seed, "epochs": h.epochs}, **options) as folder:
+        lasagne.random.set_rng(np.random.RandomState(seed))
+        model = training.Model(mnist.build_network(h), h, test_weights)
+        return training.train(model, h, toy(), seed, folder)
+
+
+def result(path):
+    with np.load(path / "model.npz") as model:
+        arrays = {name: model[name] for name in model.files}
+    with open(path / "epochs.csv", newline="") as f:
+        rows = [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(f)]
+    return arrays, rows
+
+
+def test_learning_rate_decays_by_one_factor_to_the_final_rate():
+    rates = [training.learning_rate(mnist.PAPER, epoch) for epoch in (1, 501, 1001)]
+    np.testing.assert_allclose(rates, [0.3, np.sqrt(0.3 * 0.01), 0.01], rtol=1e-12)
+
+
+def test_record(tmp_path):
+    run(SMALL, tmp_path)
+    found = json.loads((tmp_path / "run.json").read_text())
+    assert (found["epochs_done"], found["finished"], found["seed"]) == (6, True, 7)
+    assert found["threads"] == original_stack.threads()
+    assert found["versions"]["theano"] == "1.0.5"
+    _, rows = result(tmp_path)
+    assert [row["epoch"] for row in rows] == ["2", "4", "6"]
+    errors = [float(row["valid_error"]) for row in rows]
+    assert found["valid_error"] == min(errors)
+    assert found["best_epoch"] == max(2 * i + 2 for i, e in enumerate(errors) if e == min(errors))
+    files = ["epochs.csv", "first_layer.npz", "model.npz", "run.json"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == files
+
+
+@pytest.mark.parametrize(
+    ("h", "test_weights"), [(SMALL, "real"), (RELEASED, "ensemble")], ids=["paper", "release"]
+)
+def test_interrupted_run_ends_as_an_uninterrupted_one(tmp_path, monkeypatch, h, test_weights):
+    run(h, tmp_path / "whole", test_weights=test_weights)
+
+    monkeypatch.setattr(training, "CHECKPOINT_INTERVAL", 0)
+    write, calls = record.RunFolder.write, []
+
+    def die(*args):  # as by kill -9 after the checkpoint of an epoch: the record lags behind
+        calls.append(args)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        write(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(record.RunFolder, "write", die)
+        with pytest.raises(KeyboardInterrupt):
+            run(h, tmp_path / "broken", test_weights=test_weights)
+    run(h, tmp_path / "broken", test_weights=test_weights, resume=True)
+
+    (whole, whole_rows), (broken, broken_rows) = (result(tmp_path / p) for p in ("whole", "broken"))
+    assert whole_rows == broken_rows
+    assert whole.keys() == broken.keys()
+    for name in whole:
+        np.testing.assert_array_equal(whole[name], broken[name])
+
+
+DRIVER = """
+import dataclasses, sys
+import test_training, mnist, training
+h = dataclasses.replace(test_training.SMALL, epochs=400)
+try:
+    test_training.run(h, __import__("pathlib").Path(sys.argv[1]))
+except training.Stopped as stop:
+    print(stop)
+    sys.exit(128 + stop.signum)
+"""
+
+
+def driver(path):
+    return subprocess.Popen(
+        [sys.executable, "-c", DRIVER, path],
+        cwd=original_stack.ROOT,
+        env={**os.environ, "PYTHONPATH": f"{original_stack.ROOT}:{original_stack.ROOT}/tests"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for(process, start):
+    for line in process.stdout:
+        if line.startswith(start):
+            return
+    raise AssertionError(f"no line starts with {start!r}")
+
+
+@pytest.mark.slow
+def test_killed_and_terminated_process_continues_bit_identically(tmp_path):
+    process = driver(tmp_path / "killed")
+    wait_for(process, "epoch  20/400")
+    process.kill()
+    process.communicate()
+    process = driver(tmp_path / "killed")
+    wait_for(process, "epoch 150/400")
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate()
+    assert "; the same command goes on from there\n" in output
+    assert process.returncode == 128 + signal.SIGTERM
+    processes = [driver(tmp_path / "killed"), driver(tmp_path / "whole")]
+    for process in processes:
+        output, _ = process.communicate()
+        assert process.returncode == 0
+    assert len(output.splitlines()) == 400
+    (whole, whole_rows), (killed, killed_rows) = (result(tmp_path / p) for p in ("whole", "killed"))
+    assert whole_rows == killed_rows
+    for name in whole:
+        np.testing.assert_array_equal(whole[name], killed[name])
+
+
+def test_not_finite_loss_stops_the_run_with_its_record_intact(tmp_path):
+    h = dataclasses.replace(SMALL, method="none", LR_start=1e30, LR_fin=1e30)
+    with pytest.raises(
+        UserError, match=r"^the loss is (nan|inf) in epoch 1 at learning rate 1e\+30; lower"
+    ):
+        run(h, tmp_path)
+    found = json.loads((tmp_path / "run.json").read_text())
+    assert found["stopped"].startswith("the loss is ")
+    assert found["epochs_done"] == 0
+
+
+def test_ensemble_averages_the_outputs_of_several_networks():
+    h = dataclasses.replace(SMALL, method="stochastic")
+    lasagne.random.set_rng(np.random.RandomState(1))
+    model = training.Model(mnist.build_network(h), h, "ensemble")
+    model.recompute_statistics(toy().train)
+    X = toy().test.X
+    outputs = [model.outputs(X) for _ in range(2)]
+    assert abs(outputs[0] - outputs[1]).max() > 0.01
+    assert model.draws == training.ENSEMBLE_SIZE
+
+
+RESULT = {
+    "dataset": "mnist",
+    "protocol": "paper",
+    "method": "stochastic",
+    "seed": 3,
+    "test_error": 1.4,
+    "valid_error": 1.2,
+    "test_weights": "real",
+    "best_epoch": 8,
+    "epochs": 10,
+    "published_error": 1.18,
+    "test_images": 10000,
+    "official_data": True,
+}
+
+
+def test_summary_compares_with_the_published_error():
+    # binomial standard error: sqrt(.0118 * .9882 / 10000) = .108%; .22 / .108 = 2.04
+    assert training.summary(RESULT) == (
+        "mnist, paper, stochastic, seed 3: test error 1.40% with real weights at epoch 8 of 10 "
+        "(validation error 1.20%); published 1.18%, difference +0.22, +2.0 standard errors of one "
+        "run"
+    )
+
+
+def test_summary_does_not_compare_unofficial_data():
+    files = [{"name": "a", "official": True}, {"name": "b", "official": False}]
+    text = training.summary({**RESULT, "official_data": False, "data": files})
+    assert text.endswith("; not comparable with a published error: unofficial data (b)")
+
+
+def call(capsys, *options):
+    status = 0
+    try:
+        status = training.main("mnist", mnist.ROWS, mnist.build_network, [*map(str, options)])
+    except SystemExit as stop:
+        status = stop.code
+    return status, capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ["--epochs", "0"],
+            "argument --epochs: '0' is not a whole number from 1 to",
+        ),
+        (
+            ["--seed", "-1"],
+            "argument --seed: '-1' is not a whole number from 0 to",
+        ),
+        (["--method", "x"], "argument --method: invalid choice: 'x' (choose from 'stochastic', "),
+        (["--x"], "unrecognized arguments: --x; --help lists the options"),
+        (
+            ["--method", "none", "--test-weights", "binary"],
+            "--test-weights binary needs binary weights, method none has only real ones",
+        ),
+        (["--resume", "--restart"], "argument --restart: not allowed with argument --resume"),
+    ],
+)
+def test_wrong_options(capsys, options, message):
+    status, error = call(capsys, *options)
+    assert status == 2
+    assert error.startswith(f"mnist.py: {message}")
+    assert error.count("\n") == 1
+
+
+def test_full_disk(tmp_path, monkeypatch):
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limit[1]))
+        with pytest.raises(
+            UserError, match="^cannot write .*: File too large; make room or choose"
+        ):
+            run(SMALL, tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert not (tmp_path / "model.npz").exists()
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["stochastic", "deterministic", "none", "dropout"])
+def test_real_mnist(tmp_path, capsys, method):
+    data = os.environ.get("BINARYCONNECT_DATA")
+    if not data or not any(Path(data).rglob("train-images-idx3-ubyte*")):
+        pytest.skip("BINARYCONNECT_DATA does not say where MNIST is")
+    started = time.time()
+    status, _ = call(capsys, "--method", method, "--epochs", 2, "--results", tmp_path)
+    assert status == 0
+    found = json.loads((tmp_path / f"mnist/paper-{method}/seed-1234/run.json").read_text())
+    assert found["official_data"]
+    assert found["fused"]
+    assert found["test_error"] < 4
+    assert found["seconds"] < time.time() - started
