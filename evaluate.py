@@ -1,0 +1,83 @@
+"""The test error of a trained run with each of the paper's three kinds of weights (BinaryConnect,
+section 2.6): binary, real, and ensembles of several draws. Writes evaluation.json beside run.json.
+"""
+
+import json
+import sys
+
+import numpy as np
+
+import original_stack
+import trained
+import training
+from command_line import Parser, run
+
+ENSEMBLES = (1, 2, 4, 8, 16)  # sizes, all from one set of draws
+
+
+def evaluate(one, dataset):
+    """Test errors, in percent, of one trained model.
+
+    Batch normalization is the protocol's: its statistics are recomputed for each kind of weights
+    from the training and validation sets (paper), or those that training left (release). Each
+    batch of an ensemble member takes its own draw, as in training.
+
+    Parameters
+    ----------
+    one : trained.TrainedRun
+    dataset : datasets.Dataset
+
+    Returns
+    -------
+    dict
+        `binary` and `real`: an error; `ensemble`: {size: error}. A network without binary weights
+        has `real` only (`binary` None, `ensemble` empty).
+    """
+    found = {"binary": None, "real": None, "ensemble": {}}
+    for kind in ("binary", "real", "ensemble") if one.h.binary else ("real",):
+        model = training.Model(one.network(), one.h, kind)
+        model.recompute_statistics(dataset.train, dataset.valid)
+        if kind == "ensemble":
+            found[kind] = _ensembles(model, dataset.test)
+        else:
+            found[kind] = model.evaluate(dataset.test)[1]
+    return found
+
+
+def _ensembles(model, subset):
+    """{size: error} of the averages over the first `size` of one set of draws."""
+    wrong = dict.fromkeys(ENSEMBLES, 0)
+    for start in range(0, len(subset.y), 200):
+        X, y = subset.X[start : start + 200], subset.y[start : start + 200]
+        draws = np.cumsum([model.outputs(X) for _ in range(max(ENSEMBLES))], axis=0)
+        for size in ENSEMBLES:
+            wrong[size] += int((draws[size - 1].argmax(axis=1) != y).sum())
+    return {str(size): 100 * count / len(subset.y) for size, count in wrong.items()}
+
+
+def write(options):
+    """The command: evaluates the run `options.run_dir` and writes its evaluation.json."""
+    one = trained.TrainedRun(options.run_dir)
+    found = evaluate(one, one.dataset(options.data))
+    try:
+        (one.path / "evaluation.json").write_text(json.dumps(found, indent=2) + "\n")
+    except OSError as error:
+        raise original_stack.UserError(
+            f"cannot write {one.path}/evaluation.json: {error.strerror}"
+        ) from None
+    for kind in ("binary", "real"):
+        if found[kind] is not None:
+            print(f"{kind:14} {found[kind]:6.2f}%")
+    for size, error in found["ensemble"].items():
+        print(f"ensemble of {size:2} {error:6.2f}%")
+
+
+def main(argv=None):
+    parser = Parser(prog="evaluate.py", description=__doc__)
+    parser.add_argument("run_dir", metavar="RUN_DIR", help="folder of a finished run")
+    parser.add_argument("--data", metavar="DIR", help="where the data files are or are to go")
+    return run(parser, write, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

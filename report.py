@@ -1,0 +1,557 @@
+"""results/ -> results/README.md: each published figure beside what our runs obtained, with a
+verdict by a stated rule, and the figures of the paper.
+
+Reads files only: published.csv, and run.json, epochs.csv, first_layer.npz and evaluation.json of
+each run.
+"""
+
+import csv
+import json
+import math
+import statistics
+import sys
+import zipfile
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import scipy.stats
+
+import figures
+import original_stack
+import record
+from command_line import Parser, run
+from original_stack import UserError
+
+CONFIDENCE = 0.95
+ENOUGH_RUNS = 3  # where the published figure is a mean over several
+ENOUGH_PRECISION = 0.15  # of the published error: half the interval of the difference
+HOW_TO_READ = f"""\
+Error rates are test errors in percent, at the epoch of the best validation error. The interval of
+an obtained error is Student's t over the seeds; for one seed, the Clopper-Pearson interval of its
+test images.
+
+A row is judged by the 95% interval of the difference between the obtained mean and the published
+figure: Welch's, from the variance over the seeds on either side; on a side with one run only, the
+binomial variance of its test error stands in.
+
+- *not enough runs*: fewer than {ENOUGH_RUNS} where the published figure is a mean over several;
+- *differs*: the interval excludes zero;
+- *not enough runs*, too: it includes zero, but reaches further than {ENOUGH_PRECISION:.0%} of the
+  published error to either side;
+- *reproduced*: else;
+- *reduced setting*: all runs of the row are on other data, of other size or of other length than
+  published. Such runs are listed apart and never judged;
+- *missing*: no run."""
+# Of ./reproduce benchmark: {step: (data set, protocol, training steps an epoch)}.
+BENCHMARKS = {
+    "mnist-published": ("mnist", "paper", 250),
+    "cifar10": ("cifar10", "paper", 900),
+}
+PROTOCOLS = ("paper", "release")  # that the scripts know
+PAPER_TABLES = {("BinaryConnect", "Table 2"), ("Binarized Neural Networks", "Table 1")}
+NAMES = {"mnist": "MNIST", "cifar10": "CIFAR-10", "svhn": "SVHN"}
+PAPER_TEST_WEIGHTS = {"none": "real", "dropout": "real", "stochastic": "real"}
+PAPER_TEST_WEIGHTS["deterministic"] = "binary"
+# Numbers of DEVIATIONS.md that matter to the rows of a protocol, and to those of one method.
+DEVIATIONS = {
+    ("mnist", "paper"): (1, 7),
+    ("mnist", "release"): (1, 2, 4, 7, 10),
+    ("cifar10", "paper"): (1, 2, 3, 5, 7, 10),
+    ("svhn", "paper"): (1, 2, 3, 5, 7, 9, 10),
+}
+METHOD_DEVIATIONS = {
+    ("mnist", "paper", "deterministic"): (6,),
+    ("mnist", "paper", "dropout"): (6,),
+    ("mnist", "release", "none"): (6,),
+    ("mnist", "release", "deterministic"): (6,),
+    ("mnist", "release", "dropout"): (6,),
+}
+
+
+@dataclass
+class Run:
+    """A finished run.
+
+    Attributes
+    ----------
+    path : Path
+        Its folder.
+    run : dict
+        What run.json holds.
+    departures : tuple of str
+        What makes it incomparable with the published figure; empty: it is comparable.
+    rows : list of dict
+        epochs.csv as numbers; empty if it is missing or damaged.
+    first_layer, evaluation : dict or None
+        What first_layer.npz and evaluation.json hold.
+    """
+
+    path: Path
+    run: dict
+    departures: tuple
+    rows: list = field(default_factory=list)
+    first_layer: dict | None = None
+    evaluation: dict | None = None
+
+    def __getitem__(self, key):
+        return self.run[key]
+
+    @property
+    def row(self):
+        return self["dataset"], self["protocol"], self["method"]
+
+
+def read_published():
+    """The rows of published.csv, as dicts of str."""
+    with open(original_stack.ROOT / "results" / "published.csv", newline="") as f:
+        return list(csv.DictReader(f))
+
+
+def read_runs(results):
+    """All finished runs below a folder.
+
+    Parameters
+    ----------
+    results : path
+
+    Returns
+    -------
+    runs : list of Run
+    notes : list of str
+        A sentence on each run that was left out, and on each file of a run that was.
+    """
+    results = Path(results)
+    runs, notes, seen = [], [], {}
+    folders = {path.parent for name in ("run.json", "epochs.csv") for path in results.rglob(name)}
+    for folder in sorted(folders):
+        name = folder.relative_to(results).as_posix()
+        try:
+            found = _checked(json.loads((folder / "run.json").read_text()))
+        except FileNotFoundError:
+            notes.append(f"`{name}` is left out: it has no run.json")
+            continue
+        except (OSError, ValueError, KeyError, TypeError):
+            notes.append(f"`{name}` is left out: its run.json is damaged")
+            continue
+        if not found["finished"]:
+            reason = f" ({found['stopped']})" if "stopped" in found else ""
+            notes.append(
+                f"`{name}` is left out: unfinished, {found['epochs_done']:,} of "
+                f"{found['epochs']:,} epochs{reason}"
+            )
+            continue
+        keys = ("dataset", "protocol", "method", "seed", "epochs", "test_weights")
+        identity = json.dumps([*(found[k] for k in keys), found["hyperparameters"], found["data"]])
+        if identity in seen:
+            notes.append(f"`{name}` is left out: the same run as `{seen[identity]}`")
+            continue
+        seen[identity] = name
+        one = Run(folder, found, departures(found))
+        for attribute, file, read in (
+            ("rows", "epochs.csv", _read_rows),
+            ("first_layer", "first_layer.npz", _read_first_layer),
+            ("evaluation", "evaluation.json", _read_evaluation),
+        ):
+            try:
+                setattr(one, attribute, read(folder / file))
+            except FileNotFoundError:
+                if file != "evaluation.json":
+                    notes.append(f"`{name}` has no {file}: it is not in the figures made of it")
+            except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
+                notes.append(f"`{name}/{file}` is damaged and left out")
+        runs.append(one)
+    return runs, notes
+
+
+def _checked(found):
+    """What run.json holds, if the report can rely on it; else a KeyError, TypeError, ValueError."""
+    texts = [found[key] for key in ("dataset", "protocol", "method", "test_weights")]
+    numbers = [found[key] for key in ("seed", "epochs", "epochs_done", "test_images", "seconds")]
+    numbers += [found["test_error"], found["valid_error"]] if found["finished"] else []
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError
+    if not all(math.isfinite(number) and number >= 0 for number in numbers):
+        raise ValueError
+    if found["finished"] and not found["test_error"] <= 100:
+        raise ValueError
+    found["hyperparameters"].keys()
+    [file["official"] for file in found["data"]]
+    return found
+
+
+def _read_rows(path):
+    with open(path, newline="") as f:
+        rows = [{k: float(v) if v else None for k, v in r.items()} for r in csv.DictReader(f)]
+    for row in rows:
+        if None in [row[k] for k in ("epoch", "train_loss", "valid_error")]:
+            raise ValueError
+    return rows
+
+
+def _read_first_layer(path):
+    with open(path, "rb") as f, np.load(f, allow_pickle=False) as archive:
+        kept = {name: archive[name] for name in ("shape", "counts", "edges", "weights")}
+    if len(kept["edges"]) != len(kept["counts"]) + 1 or kept["weights"].ndim != len(kept["shape"]):
+        raise ValueError
+    return kept
+
+
+def _read_evaluation(path):
+    evaluation = json.loads(path.read_text())
+    for error in (evaluation["binary"], evaluation["real"], *evaluation["ensemble"].values()):
+        if error is not None and not 0 <= error <= 100:
+            raise ValueError
+    return evaluation
+
+
+def departures(run):
+    """In what a run departs from the setting of the published row: a tuple of phrases."""
+    found = []
+    if not run["official_data"]:
+        unofficial = ", ".join(file["name"] for file in run["data"] if not file["official"])
+        found.append(f"unofficial data ({unofficial})")
+    published = record.published(run["dataset"], run["protocol"], run["method"])
+    h = run["hyperparameters"]
+    if h.get("width", 1) != 1:
+        found.append(f"width {h['width']:g}")
+    if h.get("train_size") is not None:
+        found.append(f"the first {h['train_size']:,} training images")
+    if h.get("lcn") == "all-channels":
+        found.append("local contrast normalization of all channels")
+    if published and published["epochs"] and run["epochs"] != int(published["epochs"]):
+        found.append(f"{run['epochs']:,} epochs instead of {int(published['epochs']):,}")
+    if run["test_weights"] != PAPER_TEST_WEIGHTS.get(run["method"], run["test_weights"]):
+        found.append(f"{run['test_weights']} weights at test time")
+    return tuple(found)
+
+
+def interval(errors, images):
+    """95% interval of an obtained error.
+
+    Parameters
+    ----------
+    errors : list of float
+        In percent, one per seed.
+    images : int
+        Number of test images.
+
+    Returns
+    -------
+    low, high : float
+        In percent: Student's t over several seeds; for one, Clopper-Pearson's binomial interval.
+    """
+    if len(errors) == 1:
+        wrong = scipy.stats.binomtest(round(errors[0] / 100 * images), images)
+        found = wrong.proportion_ci(CONFIDENCE, method="exact")
+        return 100 * found.low, 100 * found.high
+    mean, variance, df = _moments(errors, images)
+    half = math.sqrt(variance) * scipy.stats.t.ppf((1 + CONFIDENCE) / 2, df)
+    return mean - half, mean + half
+
+
+def _moments(errors, images):
+    """Mean, variance of the mean, and its degrees of freedom."""
+    mean = statistics.mean(errors)
+    if len(errors) == 1:
+        return mean, mean * (100 - mean) / images, math.inf
+    return mean, statistics.variance(errors) / len(errors), len(errors) - 1
+
+
+def difference(errors, images, published):
+    """Difference between the mean of `errors` and a published error, and half its 95% interval.
+
+    Parameters
+    ----------
+    errors : list of float
+    images : int
+    published : dict
+        A row of published.csv.
+
+    Returns
+    -------
+    difference, half : float
+        In percentage points; Welch's interval (see HOW_TO_READ).
+    """
+    mean, ours, our_df = _moments(errors, images)
+    value, runs = float(published["value"]), int(published["runs"] or 1)
+    if runs > 1 and published["spread"]:
+        theirs, their_df = float(published["spread"]) ** 2 / runs, runs - 1
+    else:
+        _, theirs, their_df = _moments([value], images)
+    variance = ours + theirs
+    spread = ours**2 / our_df + theirs**2 / their_df
+    df = variance**2 / spread if spread else math.inf
+    return mean - value, scipy.stats.t.ppf((1 + CONFIDENCE) / 2, df) * math.sqrt(variance)
+
+
+def verdict(errors, images, published):
+    """ "reproduced", "differs", "not enough runs" or "missing", by the rule of HOW_TO_READ."""
+    if not errors:
+        return "missing"
+    if len(errors) < min(ENOUGH_RUNS, int(published["runs"] or 1)):
+        return "not enough runs"
+    found, half = difference(errors, images, published)
+    if abs(found) > half:
+        return "differs"
+    return (
+        "not enough runs" if half > ENOUGH_PRECISION * float(published["value"]) else "reproduced"
+    )
+
+
+def command(dataset, protocol, method, seed="N"):
+    """The command line of a row's run."""
+    chosen = f" --protocol {protocol}" if protocol != "paper" else ""
+    return f"./reproduce {dataset}{chosen} --method {method} --seed {seed}"
+
+
+def seconds_of_a_run(published, runs, benchmarks):
+    """How long a run of a published row takes, in words with their source.
+
+    Parameters
+    ----------
+    published : dict
+        A row of published.csv.
+    runs : list of Run
+        All runs of the row.
+    benchmarks : dict
+        See `read_benchmarks`.
+    """
+    comparable = [run["seconds"] for run in runs if not run.departures]
+    if comparable:
+        return f"{_duration(statistics.median(comparable))} (median of these runs)"
+    epochs = int(published["epochs"] or 0)
+    row = published["dataset"], published["protocol"]
+    if row in benchmarks and epochs:
+        return f"about {_duration(benchmarks[row] * epochs)} (from the benchmark's training step)"
+    whole = [run for run in runs if all("epochs instead" in d for d in run.departures)]
+    if whole and epochs:
+        longest = max(whole, key=lambda run: run["epochs"])
+        estimate = longest["seconds"] / longest["epochs"] * epochs
+        return f"about {_duration(estimate)} (from a run of {longest['epochs']:,} epochs)"
+    return "not measured"
+
+
+def _duration(seconds):
+    for unit, name in ((86400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * unit:
+            return f"{seconds / unit:.1f} {name}"
+    return f"{seconds:.0f} seconds"
+
+
+def read_benchmarks(results):
+    """{(data set, protocol): seconds of training an epoch}, from results/benchmarks/*.json; and a
+    note on each file that is damaged."""
+    found, notes = {}, []
+    for path in sorted(Path(results).glob("benchmarks/*.json")):
+        if path.stem in BENCHMARKS:
+            *row, steps = BENCHMARKS[path.stem]
+            try:
+                timed = json.loads(path.read_text())["median_milliseconds"]["fused"]
+                found[tuple(row)] = steps * timed / 1000
+            except (OSError, ValueError, TypeError, KeyError):
+                notes.append(f"`benchmarks/{path.name}` is damaged and left out")
+    return found, notes
+
+
+def page(published, runs, notes, benchmarks, pictures):
+    """The text of results/README.md.
+
+    Parameters
+    ----------
+    published : list of dict
+        See `read_published`.
+    runs : list of Run
+    notes : list of str
+    benchmarks : dict
+    pictures : dict
+        {title: path relative to the page} of the figures.
+    """
+    of_row = defaultdict(list)
+    for one in runs:
+        of_row[one.row].append(one)
+    errors = [row for row in published if row["quantity"] == "test error (%)"]
+    ours = [row for row in errors if row["protocol"]]
+    number = f"{len(runs)} finished run{'s' * (len(runs) != 1)}"
+    parts = [
+        "# Published and obtained error rates",
+        f"Made by `./reproduce report` from {number}; no number is typed by hand. Verdicts follow "
+        "a [rule](#how-to-read).",
+    ]
+    for dataset, name in NAMES.items():
+        rows = [row for row in ours if row["dataset"] == dataset]
+        parts += [f"## {name}", _comparison(rows, of_row), _others(errors, dataset)]
+    parts += ["## How to read", HOW_TO_READ, "## Commands", _commands(ours, of_row, benchmarks)]
+    parts += _section("## Runs in other settings", _other_settings(runs))
+    parts += _section("## Test-time weights", _test_time_weights(runs))
+    parts += ["## Other published figures", _other_figures(published)]
+    if pictures:
+        parts.append("## Figures")
+        parts += [f"![{title}]({path})" for title, path in pictures.items()]
+    parts += _section("## Machines and versions", _machines(runs))
+    parts += _section("## Notes", "\n".join(f"- {note}" for note in notes))
+    return "\n\n".join(parts) + "\n"
+
+
+def _section(title, text):
+    return [title, text] if text else []
+
+
+def _table(header, rows):
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+def _machines(runs):
+    groups = defaultdict(list)
+    for one in runs:
+        versions = dict(one.run.get("versions") or {}).items()
+        commit = str(one.run.get("git_commit") or "unknown")[:12]
+        groups[
+            f"{one.run.get('cpu')}, {one.run.get('threads')} threads",
+            ", ".join(f"{name} {version}" for name, version in versions),
+            commit + (" with changes" if one.run.get("git_dirty") else ""),
+        ].append(str(one.run.get("started"))[:10])
+    lines = [[*key, len(dates), min(dates), max(dates)] for key, dates in groups.items()]
+    header = ["processor", "versions", "commit", "runs", "first started", "last started"]
+    return _table(header, lines) if lines else ""
+
+
+def _comparison(rows, of_row):
+    lines = []
+    for row in rows:
+        key = row["dataset"], row["protocol"], row["method"]
+        runs = [run for run in of_row[key] if not run.departures]
+        found = sorted(run["test_error"] for run in runs)
+        judged = verdict(found, runs[0]["test_images"] if runs else 0, row)
+        obtained = spread = span = delta = ""
+        if found:
+            images = runs[0]["test_images"]
+            obtained = f"{statistics.mean(found):.2f}"
+            spread = f"{statistics.stdev(found):.2f}" if len(found) > 1 else ""
+            span = "{:.2f} to {:.2f}".format(*interval(found, images))
+            delta = "{:+.2f} ± {:.2f}".format(*difference(found, images, row))
+        elif of_row[key]:
+            judged = "reduced setting"
+        value = f"{row['value']} ± {row['spread']}" if row["spread"] else row["value"]
+        value += f" ({row['runs']} runs)" if int(row["runs"] or 1) > 1 else ""
+        numbers = sorted(DEVIATIONS.get(key[:2], ()) + METHOD_DEVIATIONS.get(key, ()))
+        lines.append(
+            [row["protocol"], row["label"], value, obtained, spread, len(found), span, delta]
+            + [f"**{judged}**", ", ".join(map(str, numbers))]
+        )
+    header = "protocol,method,published,obtained,std,seeds,95% interval,difference,verdict"
+    return _table([*header.split(","), "[deviations](../DEVIATIONS.md)"], lines)
+
+
+def _others(errors, dataset):
+    others = [
+        f"{row['label']} {row['value']}{' ± ' + row['spread'] if row['spread'] else ''}"
+        for row in errors
+        if row["dataset"] == dataset
+        and not row["protocol"]
+        and (row["paper"], row["table"]) in PAPER_TABLES
+    ]
+    return f"Others, as the papers list them (%): {'; '.join(others)}."
+
+
+def _commands(rows, of_row, benchmarks):
+    lines = []
+    for row in rows:
+        key = row["dataset"], row["protocol"], row["method"]
+        done = sorted(run["seed"] for run in of_row[key] if not run.departures)
+        time = seconds_of_a_run(row, of_row[key], benchmarks)
+        text = f"`{command(*key)}`" if row["protocol"] in PROTOCOLS else f"none yet: {row['label']}"
+        lines.append([NAMES[row["dataset"]], text, ", ".join(map(str, done)) or "none", time])
+    return _table(["data set", "command, for any seed N", "seeds done", "time of a run"], lines)
+
+
+def _other_settings(runs):
+    groups = defaultdict(list)
+    for one in runs:
+        if one.departures or record.published(*one.row) is None:
+            groups[(*one.row, "; ".join(one.departures) or "no published row")].append(one)
+    lines = []
+    for (*row, setting), group in sorted(groups.items()):
+        found = [one["test_error"] for one in group]
+        spread = f"{statistics.stdev(found):.2f}" if len(found) > 1 else ""
+        seeds = ", ".join(str(seed) for seed in sorted(one["seed"] for one in group))
+        mean = f"{statistics.mean(found):.2f}"
+        span = "{:.2f} to {:.2f}".format(*interval(found, group[0]["test_images"]))
+        lines.append([*row, setting, mean, spread, seeds, span])
+    if not lines:
+        return ""
+    header = "data set,protocol,method,setting,obtained,std,seeds,95% interval"
+    return "Not comparable with a published figure.\n\n" + _table(header.split(","), lines)
+
+
+def _test_time_weights(runs):
+    evaluated = [one for one in runs if one.evaluation]
+    if not evaluated:
+        return ""
+    sizes = sorted({int(n) for one in evaluated for n in one.evaluation["ensemble"]})
+    lines = []
+    for one in evaluated:
+        ensemble = [one.evaluation["ensemble"].get(str(n)) for n in sizes]
+        values = [one.evaluation["binary"], one.evaluation["real"], *ensemble]
+        shown = [f"{value:.2f}" if value is not None else "" for value in values]
+        setting = "; ".join(one.departures)
+        lines.append([*one.row, one["seed"], *shown, setting])
+    header = ["data set", "protocol", "method", "seed", "binary", "real"]
+    text = (
+        "Test error (%) of one trained model with each of the paper's three kinds of weights "
+        "(section 2.6), by `./reproduce evaluate RUN_DIR`; an ensemble of n averages the outputs "
+        "of n draws."
+    )
+    table = _table([*header, *(f"ensemble of {n}" for n in sizes), "setting"], lines)
+    return f"{text}\n\n{table}"
+
+
+def _other_figures(published):
+    rows = [
+        row
+        for row in published
+        if row["quantity"] != "test error (%)"
+        or (row["paper"], row["table"]) == ("BinaryConnect", "Table 1")
+    ]
+    lines = [
+        [row["paper"], row["table"], NAMES.get(row["dataset"], ""), row["label"], row["quantity"]]
+        + [row["value"] or "not given"]
+        for row in rows
+    ]
+    return _table(["paper", "table", "data set", "what", "quantity", "published"], lines)
+
+
+def write(options):
+    """The command: reads `options.results`, writes README.md and figures/ there.
+
+    Raises
+    ------
+    UserError
+        If there is no such folder or it cannot be written.
+    """
+    results = Path(options.results)
+    if not results.is_dir():
+        raise UserError(f"{results} is not a folder; name one that holds runs with --results")
+    runs, notes = read_runs(results)
+    benchmarks, damaged = read_benchmarks(results)
+    try:
+        pictures = figures.draw(runs, results / "figures")
+        text = page(read_published(), runs, notes + damaged, benchmarks, pictures)
+        (results / "README.md").write_text(text)
+    except OSError as error:
+        raise UserError(
+            f"cannot write in {results}: {error.strerror}; make it writable or make room"
+        ) from None
+    print(f"{results / 'README.md'}: {len(runs)} runs, {len(notes + damaged)} notes")
+
+
+def main(argv=None):
+    parser = Parser(prog="report.py", description=__doc__)
+    parser.add_argument("--results", metavar="DIR", default=original_stack.RESULTS)
+    return run(parser, write, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
