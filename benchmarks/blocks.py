@@ -1,0 +1,114 @@
+"""Times rivals side by side: each in a process of its own, in turns of a quarter of a second.
+
+A machine's speed changes from minute to minute, so only ratios of neighbouring blocks count.
+"""
+
+import json
+import os
+import platform
+import re
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import original_stack
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def serve(step, **facts):
+    """What a rival's process runs: a first `step`, then a block of them for each line of input.
+
+    Prints a line of JSON each: `facts` and the clock's time after the first step; then the block's
+    median time of a step in milliseconds.
+    """
+    step()
+    print(json.dumps({"ready": time.time(), **facts}), flush=True)
+    for line in sys.stdin:
+        times = []
+        while len(times) < 3 or sum(times) < float(line):
+            start = time.perf_counter()
+            step()
+            times.append(time.perf_counter() - start)
+        print(json.dumps(1e3 * statistics.median(times)), flush=True)
+
+
+class Rival:
+    """A process that runs `serve`.
+
+    Attributes
+    ----------
+    start : float
+        Seconds from the command to the end of the first step.
+    facts : dict
+        What it says of itself.
+    """
+
+    def __init__(self, command, **environment):
+        begun = time.time()
+        self._process = subprocess.Popen(
+            [str(word) for word in command],
+            env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.facts = self._read()
+        self.start = self.facts.pop("ready") - begun
+
+    def _read(self):
+        line = self._process.stdout.readline()
+        if not line:
+            raise original_stack.UserError(
+                f"{' '.join(self._process.args)} ended early; expected timings; see above"
+            )
+        return json.loads(line)
+
+    def block(self, seconds):
+        """Median milliseconds of a step over a block of that length, of three steps at least."""
+        print(seconds, file=self._process.stdin, flush=True)
+        return self._read()
+
+    def close(self):
+        self._process.stdin.close()
+        self._process.wait()
+
+
+def alternate(rivals, rounds, seconds=0.25):
+    """{name: [median milliseconds of a step in each round]} of rivals that take turns."""
+    times = {name: [] for name in rivals}
+    for i in range(rounds + 1):
+        for name, rival in rivals.items():
+            time.sleep(0.05)  # the threads of the one before go to sleep
+            milliseconds = rival.block(seconds)
+            if i > 0:  # the first round warms up
+                times[name].append(milliseconds)
+    return times
+
+
+def ratio(times, name, other):
+    """Median over the rounds of the time of `name` over that of `other`."""
+    return statistics.median(a / b for a, b in zip(times[name], times[other], strict=True))
+
+
+def machine():
+    """Description of the machine for the record."""
+    cpu = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    model = re.search(r"^model name\s*: (.*)$", cpu, flags=re.MULTILINE)
+    compiler = subprocess.check_output(["g++", "-dumpfullversion"], text=True)
+    return {
+        "processor": model[1] if model else platform.processor(),
+        "processors": len(os.sched_getaffinity(0)),
+        "threads": original_stack.threads(),
+        "kernel": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "compiler": f"g++ {compiler.strip()}",
+        "blas": original_stack.blas(),
+        "packages": {
+            name: version
+            for name, version in original_stack.locked_versions().items()
+            if name in ("theano", "lasagne", "numpy", "scipy-openblas32")
+        },
+    }

@@ -1,0 +1,117 @@
+"""Times the convolutions of the CIFAR-10 network, forward and both gradients, batch of 50.
+
+The rivals: the fused op, Theano's own (CorrMM), the matrix products that direct convolutions come
+to, and PyTorch's with images in Theano's order and channels last. The first layer needs no gradient
+with respect to its input.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+from pathlib import Path
+
+from blocks import Rival, alternate, machine, ratio, serve
+
+import original_stack
+
+BATCH = 50
+LAYERS = [  # channels, filters, height and width
+    (3, 128, 32),
+    (128, 128, 32),
+    (128, 256, 16),
+    (256, 256, 16),
+    (256, 512, 8),
+    (512, 512, 8),
+]
+ROUNDS, STEPS = 7, 3
+
+
+def convolutions(convolution):
+    """A function that computes every layer's output and gradients, each from arrays of its own."""
+    import numpy as np
+    import theano
+
+    random = np.random.RandomState(1)
+    functions = []
+    for channels, filters, size in LAYERS:
+        x, dy = (
+            theano.shared(random.normal(size=(BATCH, c, size, size)).astype("float32"))
+            for c in (channels, filters)
+        )
+        w = theano.shared(random.choice([-1, 1], (filters, channels, 3, 3)).astype("float32"))
+        y = convolution(x, w)
+        gradients = theano.grad(None, [w] if channels == 3 else [w, x], known_grads={y: dy})
+        functions.append(theano.function([], [y, *gradients]))
+    return lambda: [function() for function in functions]
+
+
+def products():
+    """A function that computes the matrix products alone, their operands already laid out."""
+    import numpy as np
+    import theano
+    import theano.tensor as T
+
+    functions = []
+    for channels, filters, size in LAYERS:
+        pixels = BATCH * size * size
+        patches, w, dy = (
+            theano.shared(np.ones(shape, "float32"))
+            for shape in ((pixels, 9 * channels), (9 * channels, filters), (pixels, filters))
+        )
+        wanted = [T.dot(patches, w), T.dot(patches.T, dy)]
+        functions.append(theano.function([], wanted + [T.dot(dy, w.T)] * (channels != 3)))
+    return lambda: [function() for function in functions]
+
+
+def step(rival):
+    if rival == "products":
+        return products()
+    if rival == "fused":
+        from fused import conv3x3
+
+        return convolutions(conv3x3)
+    import theano.tensor as T
+
+    return convolutions(lambda x, w: T.nnet.conv2d(x, w, border_mode=1))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--torch-python", help="a Python that imports PyTorch, to compare with it")
+    names = ["fused", "Theano", "products"]
+    parser.add_argument("--rival", choices=names, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.rival is not None:
+        serve(step(args.rival))
+        return
+    rivals = {name: Rival([sys.executable, __file__, "--rival", name]) for name in names}
+    if args.torch_python is not None:
+        script = Path(__file__).with_name("torch_convolution.py")
+        command = [args.torch_python, script, "--threads", original_stack.threads()]
+        layers = ["--batch", BATCH, "--layers", json.dumps(LAYERS)]
+        rivals["PyTorch"] = Rival([*command, *layers])
+        rivals["PyTorch channels last"] = Rival([*command, *layers, "--channels-last"])
+    times = alternate(rivals, ROUNDS, STEPS)
+    for rival in rivals.values():
+        rival.close()
+    record = {
+        "machine": machine(),
+        "milliseconds": times,
+        "over_fused": {name: ratio(times, name, "fused") for name in times},
+    }
+    for name, milliseconds in times.items():
+        median = statistics.median(milliseconds)
+        print(f"{name:22}{median:8.1f} ms {record['over_fused'][name]:8.2f} x fused")
+    path = original_stack.RESULTS / "benchmarks" / "convolution.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(record, indent=1) + "\n")
+    print(path)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except original_stack.UserError as error:
+        print(f"convolution.py: {error}", file=sys.stderr)
+        sys.exit(2)

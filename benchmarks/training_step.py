@@ -1,0 +1,210 @@
+"""Times a training step against the plain graph, PyTorch and the step's bare matrix products.
+
+    ./reproduce benchmark [mnist-adam] [mnist-published] [cifar10] [--torch-python PYTHON]
+
+Steps: MNIST's network of 3 x 1024 with batches of 200, by Adam with scaling and clipping or by the
+published protocol; the published network of CIFAR-10. All stochastic. Rivals take turns of a
+quarter of a second, and ratios are taken within a turn. Prints a table and writes
+results/benchmarks/<step>.json.
+"""
+
+import argparse
+import ctypes
+import dataclasses
+import json
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+
+from blocks import ROOT, Rival, alternate, machine, ratio, serve
+
+import original_stack
+
+STEPS = ("mnist-adam", "mnist-published", "cifar10")
+ROUNDS = 20
+NAMES = {"fused": "ours", "plain": "ours, plain graph", "products": "bare matrix products"}
+# Products of one step, (rows, depth, columns): forward, data gradient, weight gradient.
+MNIST_PRODUCTS = [(200, 784, 1024), (200, 1024, 1024), (200, 1024, 1024), (200, 1024, 10)]
+CIFAR10_PRODUCTS = [
+    (50 * pixels, 9 * channels, filters)
+    for pixels, channels, filters in (
+        (32 * 32, 3, 128),
+        (32 * 32, 128, 128),
+        (16 * 16, 128, 256),
+        (16 * 16, 256, 256),
+        (8 * 8, 256, 512),
+        (8 * 8, 512, 512),
+    )
+] + [(50, 8192, 1024), (50, 1024, 1024), (50, 1024, 10)]
+
+
+def training_step(name):
+    """A function that trains on one batch, as the data set's script does."""
+    import numpy as np
+
+    import cifar10
+    import mnist
+    import training
+
+    script, h = {
+        "mnist-adam": (
+            mnist,
+            dataclasses.replace(mnist.RELEASE, num_units=1024, batch_size=200),
+        ),
+        "mnist-published": (mnist, mnist.PAPER),
+        "cifar10": (cifar10, cifar10.PAPER),
+    }[name]
+    shape = (3, 32, 32) if script is cifar10 else (1, 28, 28)
+    model = training.Model(script.build_network(h), h, "real")
+    random = np.random.RandomState(0)
+    X = random.normal(size=(h.batch_size, *shape)).astype(np.float32)
+    Y = training.TARGETS[random.randint(10, size=h.batch_size)]
+    LR = np.float32(h.LR_start)
+    return lambda: model.train_step(X, Y, LR)
+
+
+def products(shapes):
+    """A function that computes the matrix products of a training step and nothing else.
+
+    A convolution's are those of its images cut into patches (im2col).
+    """
+    import numpy as np
+
+    sgemm = original_stack.load_blas().scipy_cblas_sgemm
+    ordinary, transposed = 111, 112
+    one, zero = ctypes.c_float(1), ctypes.c_float(0)
+
+    def product(m, n, k, a, ta, b, tb, out):
+        lda, ldb = (m if ta == transposed else k), (k if tb == transposed else n)
+        a, b, out = (ctypes.c_void_p(x.ctypes.data) for x in (a, b, out))
+        sgemm(101, ta, tb, m, n, k, one, a, lda, b, ldb, zero, out, n)
+
+    def arrays():
+        for m, k, n in shapes:
+            yield [np.random.rand(*s).astype(np.float32) for s in ((m, k), (k, n), (m, n))]
+
+    layers = list(arrays())
+
+    def step():
+        for (m, k, n), (x, W, y) in zip(shapes, layers, strict=True):
+            product(m, n, k, x, ordinary, W, ordinary, y)
+        for i, ((m, k, n), (x, W, y)) in reversed(
+            list(enumerate(zip(shapes, layers, strict=True)))
+        ):
+            product(k, n, m, x, transposed, y, ordinary, W)
+            if i > 0:
+                product(m, k, n, y, ordinary, W, transposed, x)
+
+    return step
+
+
+def rivals_of(name, torch_python):
+    """{rival: its process}."""
+    this = [sys.executable, __file__, name, "--rival"]
+    rivals = {
+        "fused": Rival([*this, "fused"]),
+        "plain": Rival([*this, "fused"], BINARYCONNECT_FUSED="0"),
+        "products": Rival([*this, "products"]),
+    }
+    if torch_python:
+        script = Path(__file__).with_name("torch_step.py")
+        command = [torch_python, script, name, "--threads", original_stack.threads()]
+        rivals["PyTorch"] = Rival(command)
+        rivals["torch.compile"] = Rival([*command, "--compile"])
+        if name == "cifar10":
+            rivals["PyTorch, channels last"] = Rival([*command, "--channels-last"])
+            rivals["torch.compile, channels last"] = Rival(
+                [*command, "--compile", "--channels-last"]
+            )
+    return rivals
+
+
+def compare(name, torch_python):
+    """The record of a step: milliseconds of each rival in each round, ratios, time to start."""
+    rivals = rivals_of(name, torch_python)
+    times = alternate(rivals, ROUNDS if name != "cifar10" else ROUNDS // 2)
+    for rival in rivals.values():
+        rival.close()
+    starts = {}
+    with tempfile.TemporaryDirectory() as cache:
+        for kind in ("cold_cache", "warm_cache"):
+            command = [sys.executable, __file__, name, "--rival", "fused"]
+            rival = Rival(command, THEANO_FLAGS="", BINARYCONNECT_CACHE=cache)
+            starts[kind] = rival.start
+            rival.close()
+    torch = rivals["PyTorch"].facts["version"] if torch_python else None
+    return {
+        "step": name,
+        "median_milliseconds": {rival: statistics.median(t) for rival, t in times.items()},
+        "over_fused": {rival: ratio(times, rival, "fused") for rival in times},
+        "fused_over_products": ratio(times, "fused", "products"),
+        "seconds_to_first_step": starts,
+        "milliseconds": times,
+        "machine": {**machine(), "torch": torch},
+    }
+
+
+def table(records):
+    """Markdown lines: a row for each step and rival of `records`."""
+    yield "| step | rival | ms a step | x ours |"
+    yield "|---|---|---|---|"
+    for record in records:
+        for rival, milliseconds in record["median_milliseconds"].items():
+            row = f"| {record['step']} | {NAMES.get(rival, rival)} | {milliseconds:.1f}"
+            yield f"{row} | {record['over_fused'][rival]:.2f} |"
+    yield ""
+    for record in records:
+        machine, starts = record["machine"], record["seconds_to_first_step"]
+        yield (
+            f"{record['step']}: {machine['processor']}, {machine['threads']} threads, "
+            f"{machine['blas']}, PyTorch {machine['torch']}; from the command to the first step "
+            f"{starts['warm_cache']:.1f} s, {starts['cold_cache']:.1f} s with nothing compiled yet."
+        )
+
+
+def update_readme(path=ROOT / "README.md"):
+    """Puts the table of the records of results/benchmarks between the README's two marks."""
+    records = [json.loads(file.read_text()) for file in records_of(STEPS) if file.exists()]
+    before, mark, rest = path.read_text().partition("<!-- made by ./reproduce benchmark -->\n")
+    _, end, after = rest.partition("<!-- end -->")
+    path.write_text(before + mark + "\n".join(table(records)) + "\n" + end + after)
+
+
+def records_of(steps):
+    return [original_stack.RESULTS / "benchmarks" / f"{step}.json" for step in steps]
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        prog="benchmark", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("steps", nargs="*", metavar="STEP", help=", ".join(STEPS))
+    parser.add_argument("--torch-python", help="a Python that imports PyTorch, to compare with it")
+    parser.add_argument("--rival", choices=["fused", "products"], help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    unknown = set(args.steps) - set(STEPS)
+    if unknown:
+        parser.error(f"unknown step {', '.join(sorted(unknown))}; expected {', '.join(STEPS)}")
+    if args.rival == "fused":
+        serve(training_step(args.steps[0]))
+    elif args.rival == "products":
+        shapes = CIFAR10_PRODUCTS if args.steps[0] == "cifar10" else MNIST_PRODUCTS
+        serve(products(shapes))
+    else:
+        steps = args.steps or STEPS
+        for name, file in zip(steps, records_of(steps), strict=True):
+            record = compare(name, args.torch_python)
+            print("\n".join(table([record])), flush=True)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(json.dumps(record, indent=1) + "\n")
+        if original_stack.RESULTS == ROOT / "results":
+            update_readme()
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except original_stack.UserError as error:
+        print(f"benchmark: {error}", file=sys.stderr)
+        sys.exit(2)
