@@ -15,6 +15,8 @@ import theano.tensor as T
 
 import fused
 
+ZEROS, ONES = lasagne.init.Constant(0), lasagne.init.Constant(1)
+
 
 class BatchNormLayer(lasagne.layers.Layer):
     """Batch normalization of the released code: (x - mean) * gamma / (std + epsilon) + beta.
@@ -57,12 +59,11 @@ class BatchNormLayer(lasagne.layers.Layer):
                 f"BatchNormLayer needs the size of every axis that it does not normalize over; "
                 f"given input_shape={self.input_shape}, axes={self.axes}"
             )
-        constant = lasagne.init.Constant
         fixed = {"trainable": False, "regularizable": False}
-        self.mean = self.add_param(constant(0), shape, "mean", **fixed)
-        self.std = self.add_param(constant(1), shape, "std", **fixed)
-        self.beta = self.add_param(constant(0), shape, "beta")
-        self.gamma = self.add_param(constant(1), shape, "gamma")
+        self.mean = self.add_param(ZEROS, shape, "mean", **fixed)
+        self.std = self.add_param(ONES, shape, "std", **fixed)
+        self.beta = self.add_param(ZEROS, shape, "beta")
+        self.gamma = self.add_param(ONES, shape, "gamma")
 
     def get_output_for(self, input, deterministic=False, **kwargs):
         if deterministic:
@@ -71,22 +72,25 @@ class BatchNormLayer(lasagne.layers.Layer):
             y, mean, std = fused.batch_norm(
                 input, self.gamma, self.beta, self.epsilon, False, self.nonlinearity
             )
-            return y + 0 * (self._tracked(self.mean, mean) + self._tracked(self.std, std))
+            moved = tracked(self.mean, mean, self.alpha) + tracked(self.std, std, self.alpha)
+            return y + 0 * moved
         else:
-            mean = self._tracked(self.mean, input.mean(self.axes, keepdims=True))
-            std = self._tracked(self.std, input.std(self.axes, keepdims=True))
+            mean = tracked(self.mean, input.mean(self.axes, keepdims=True), self.alpha)
+            std = tracked(self.std, input.std(self.axes, keepdims=True), self.alpha)
         mean, std, beta, gamma = (
             T.addbroadcast(x, *self.axes) for x in (mean, std, self.beta, self.gamma)
         )
         return self.nonlinearity((input - mean) * (gamma / (std + self.epsilon)) + beta)
 
-    def _tracked(self, running, batch):
-        """`batch`, in a graph that also moves the running statistic towards it."""
-        # A default update belongs to a variable, not to its storage: a clone that shares the
-        # storage carries it, so that only graphs with this clone in them update the statistic.
-        clone = running.clone()
-        clone.default_update = (1 - self.alpha) * clone + self.alpha * batch
-        return batch + 0 * clone
+
+def tracked(running, batch, alpha):
+    """`batch`, in a graph that also moves the running statistic towards it: running <- (1 - alpha)
+    running + alpha batch, in every function compiled from that graph."""
+    # A default update belongs to a variable, not to its storage: a clone that shares the storage
+    # carries it, so that only graphs with this clone in them update the statistic.
+    clone = running.clone()
+    clone.default_update = (1 - alpha) * clone + alpha * batch
+    return batch + 0 * clone
 
 
 def batch_norm(layer):
@@ -110,6 +114,125 @@ def batch_norm(layer):
         del layer.params[layer.b]
         layer.b = None
     return BatchNormLayer(layer, nonlinearity=nonlinearity)
+
+
+class LasagneBatchNormLayer(lasagne.layers.Layer):
+    """Batch normalization of Lasagne 0.2, which scripts of 2016 call
+    ``lasagne.layers.BatchNormLayer``: (x - mean) * gamma / sqrt(var + epsilon) + beta.
+
+    Lasagne 0.1 lacks it; `original_stack` puts it there.
+
+    Parameters
+    ----------
+    incoming : Layer or tuple
+        The layer below, or its output shape.
+    axes : "auto", int or tuple of int
+        The axes to normalize over; "auto": all but the second.
+    epsilon : float
+        Added to the variance.
+    alpha : float
+        Weight of the new batch in the running statistics, in (0, 1].
+    beta, gamma : initializer, array, shared variable or None
+        Shift and scale; None: none.
+    mean, inv_std : initializer, array or shared variable
+        Running mean and inverse standard deviation, 1 / sqrt(var + epsilon).
+    **kwargs
+        Passed on to :class:`lasagne.layers.Layer`.
+
+    Attributes
+    ----------
+    beta, gamma, mean, inv_std : shared variables
+        Of the input's shape without `axes`; the first two are trained.
+    """
+
+    def __init__(
+        self,
+        incoming,
+        axes="auto",
+        epsilon=1e-4,
+        alpha=0.1,
+        beta=ZEROS,
+        gamma=ONES,
+        mean=ZEROS,
+        inv_std=ONES,
+        **kwargs,
+    ):
+        super().__init__(incoming, **kwargs)
+        if axes == "auto":
+            axes = [axis for axis in range(len(self.input_shape)) if axis != 1]
+        self.axes = lasagne.utils.as_tuple(axes, 1) if np.isscalar(axes) else tuple(axes)
+        self.epsilon = np.float32(epsilon)
+        self.alpha = alpha
+        shape = [size for i, size in enumerate(self.input_shape) if i not in self.axes]
+        if None in shape:
+            raise ValueError(
+                f"BatchNormLayer needs the size of every axis that it does not normalize over; "
+                f"given input_shape={self.input_shape}, axes={self.axes}"
+            )
+        fixed = {"trainable": False, "regularizable": False}
+        self.beta = self.gamma = None
+        if beta is not None:
+            self.beta = self.add_param(beta, shape, "beta", regularizable=False)
+        if gamma is not None:
+            self.gamma = self.add_param(gamma, shape, "gamma")
+        self.mean = self.add_param(mean, shape, "mean", **fixed)
+        self.inv_std = self.add_param(inv_std, shape, "inv_std", **fixed)
+
+    def get_output_for(
+        self,
+        input,
+        deterministic=False,
+        batch_norm_use_averages=None,
+        batch_norm_update_averages=None,
+        **kwargs,
+    ):
+        """Normalized input.
+
+        Parameters
+        ----------
+        batch_norm_use_averages : bool or None
+            Whether to normalize by the running statistics; None: if `deterministic`.
+        batch_norm_update_averages : bool or None
+            Whether to update them by the batch's; None: unless `deterministic`.
+        """
+        use, update = batch_norm_use_averages, batch_norm_update_averages
+        use = deterministic if use is None else use
+        update = not deterministic if update is None else update
+        if update and not use and self._fusible(input):
+            y, mean, std = fused.batch_norm(
+                input, self.gamma, self.beta, self.epsilon, True, lasagne.nonlinearities.identity
+            )
+            return y + 0 * self._moved(mean.flatten(), T.sqr(std.flatten()), input)
+        mean, inv_std, moved = self.mean, self.inv_std, 0
+        if update or not use:
+            batch = input.mean(self.axes), input.var(self.axes)
+            if update:
+                moved = self._moved(*batch, input)
+            if not use:
+                mean, inv_std = batch[0], T.inv(T.sqrt(batch[1] + self.epsilon))
+        scale = inv_std if self.gamma is None else self.gamma * inv_std
+        y = (input - self._broadcast(mean, input)) * self._broadcast(scale, input)
+        if self.beta is not None:
+            y += self._broadcast(self.beta, input)
+        return y + 0 * moved if update else y
+
+    def _fusible(self, input):
+        return (
+            self.gamma is not None
+            and self.beta is not None
+            and fused.supports(input, self.axes, lasagne.nonlinearities.identity)
+        )
+
+    def _moved(self, mean, var, input):
+        """An expression that moves the running statistics towards a batch's."""
+        inv_std = T.inv(T.sqrt(var + self.epsilon))
+        batch = ((self.mean, mean), (self.inv_std, inv_std))
+        return sum(self._broadcast(tracked(*pair, self.alpha), input) for pair in batch)
+
+    def _broadcast(self, x, input):
+        """`x`, of the shape of the parameters, in that of the input."""
+        sizes = iter(range(input.ndim - len(self.axes)))
+        return x.dimshuffle(["x" if i in self.axes else next(sizes) for i in range(input.ndim)])
 
 
 class CumulativeBatchNormLayer(lasagne.layers.Layer):
@@ -138,12 +261,11 @@ class CumulativeBatchNormLayer(lasagne.layers.Layer):
         self.nonlinearity = nonlinearity or lasagne.nonlinearities.identity
         self.epsilon = np.float32(epsilon)
         shape = self.input_shape[1:]
-        constant = lasagne.init.Constant
         fixed = {"trainable": False, "regularizable": False}
-        self.mean = self.add_param(constant(0), shape, "mean", **fixed)
-        self.var = self.add_param(constant(0), shape, "var", **fixed)
-        self.beta = self.add_param(constant(0), shape, "beta")
-        self.gamma = self.add_param(constant(1), shape, "gamma")
+        self.mean = self.add_param(ZEROS, shape, "mean", **fixed)
+        self.var = self.add_param(ZEROS, shape, "var", **fixed)
+        self.beta = self.add_param(ZEROS, shape, "beta")
+        self.gamma = self.add_param(ONES, shape, "gamma")
 
     def get_output_for(self, input, deterministic=False, batch_norm_use_averages=None, **kwargs):
         """Normalized input, by the stored statistics if `batch_norm_use_averages` (None: if

@@ -72,6 +72,12 @@ def binarization(W, H, binary=True, deterministic=False, stochastic=False, srng=
     return Wb
 
 
+def random_stream():
+    """A stream for `binarization`, seeded by Lasagne's generator."""
+    seed = lasagne.random.get_rng().randint(1, 2147462579)
+    return fused.PhiloxStream(seed) if fused.enabled() else RandomStreams(seed)
+
+
 class _BinarizedWeights:
     """What the two layers share; mixed in before the Lasagne layer.
 
@@ -89,8 +95,7 @@ class _BinarizedWeights:
         self.stochastic = stochastic
         self.H = np.float32(glorot if H == "Glorot" else H)
         self.W_LR_scale = np.float32(1 / glorot if W_LR_scale == "Glorot" else W_LR_scale)
-        seed = lasagne.random.get_rng().randint(1, 2147462579)
-        self._srng = fused.PhiloxStream(seed) if fused.enabled() else RandomStreams(seed)
+        self._srng = random_stream()
         self.Wb = None
 
     def _tag(self):
@@ -290,6 +295,45 @@ def train(
         is evaluated (DEVIATIONS.md, 2).
     """
 
+    run_epochs(
+        train_fn,
+        val_fn,
+        batch_size,
+        LR_start,
+        LR_decay,
+        num_epochs,
+        (X_train, y_train),
+        (X_val, y_val),
+        (X_test, y_test),
+    )
+
+
+def run_epochs(
+    train_fn,
+    val_fn,
+    batch_size,
+    LR_start,
+    LR_decay,
+    num_epochs,
+    train_set,
+    val_set,
+    test_set,
+    save=None,
+    shuffle_parts=1,
+):
+    """What `train` here and in `binary_net` do.
+
+    Parameters
+    ----------
+    train_set, val_set, test_set : (X, y)
+    save : callable, optional
+        Called with no argument at each best epoch.
+    shuffle_parts : int
+        The training set is cut into as many parts, each shuffled in itself.
+
+    Others are those of `train`.
+    """
+
     def evaluate(X, y):
         sizes, results = [], []
         for start in range(0, len(X), batch_size):
@@ -299,18 +343,22 @@ def train(
         loss, error = np.average(results, axis=0, weights=sizes)
         return loss, 100 * error
 
+    X_train, y_train = train_set
+    parts = np.array_split(np.arange(len(X_train)), shuffle_parts)
     best_error, best_epoch, test_loss, test_error = np.inf, 0, np.nan, np.nan
     LR = LR_start
     for epoch in range(1, num_epochs + 1):
         started = time.time()
-        order = np.random.permutation(len(X_train))
+        order = np.concatenate([np.random.permutation(part) for part in parts])
         batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
         full = [batch for batch in batches if len(batch) == batch_size]
         train_loss = np.mean([train_fn(X_train[batch], y_train[batch], LR) for batch in full])
-        val_loss, val_error = evaluate(X_val, y_val)
+        val_loss, val_error = evaluate(*val_set)
         if val_error <= best_error:
             best_error, best_epoch = val_error, epoch
-            test_loss, test_error = evaluate(X_test, y_test)
+            test_loss, test_error = evaluate(*test_set)
+            if save is not None:
+                save()
         print(f"Epoch {epoch} of {num_epochs} took {time.time() - started:.1f} s")
         print(f"  LR:                            {LR}")
         print(f"  training loss:                 {train_loss}")

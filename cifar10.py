@@ -1,5 +1,6 @@
-"""CIFAR-10 (BinaryConnect, section 3.2): a convolutional network of six convolutions and three
-dense layers on whitened images, without data augmentation."""
+"""CIFAR-10: a convolutional network of six convolutions and three dense layers, without data
+augmentation; on whitened images (BinaryConnect, section 3.2), or on mere pixels with binary
+activations (Binarized Neural Networks, section 2.2)."""
 
 import sys
 from dataclasses import dataclass, field, replace
@@ -12,6 +13,7 @@ from lasagne.nonlinearities import identity, rectify
 
 import batch_norm
 import binary_connect
+import binary_net
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Hyperparameters(training.Hyperparameters):
 
     @property
     def data_options(self):
-        return {"train_size": self.train_size}
+        return {**super().data_options, "train_size": self.train_size}
 
 
 PAPER = Hyperparameters(
@@ -53,33 +55,53 @@ PAPER = Hyperparameters(
     H=1.0,
     W_LR_scale="Glorot",
 )
-ROWS = [PAPER, replace(PAPER, method="deterministic"), replace(PAPER, method="none")]
+BNN_THEANO = replace(PAPER, protocol="bnn-theano", method="bnn", LR_start=0.001, LR_fin=0.0000003)
+BNN_TORCH7 = replace(
+    BNN_THEANO,
+    protocol="bnn-torch7",
+    batch_size=200,
+    optimizer="shift-based adamax",
+    LR_start=2**-10,
+    LR_fin=2**-19,
+    LR_stages=10,  # halved every 50 epochs
+    shift_based=True,
+)
+ROWS = [
+    PAPER,
+    replace(PAPER, method="deterministic"),
+    replace(PAPER, method="none"),
+    BNN_THEANO,
+    BNN_TORCH7,
+]
 
 
 def build_network(h):
     """2 x 128C3 - MP2 - 2 x 256C3 - MP2 - 2 x 512C3 - MP2 - 2 x 1024FC - 10: every convolution (max
     pooling included) and dense layer is followed by batch normalization, and all but the last by
-    ReLU."""
-    weights = {
-        "binary": h.binary,
-        "stochastic": h.stochastic,
-        "H": h.H,
-        "W_LR_scale": h.W_LR_scale,
-        "nonlinearity": identity,
-    }
-    normalization = {"epsilon": 1e-4, "alpha": 0.1}
+    ReLU or, for method bnn, by binary activations."""
+
+    def normalized(net, hidden):
+        if h.method == "bnn":
+            return binary_net.normalize_and_binarize(net, hidden, h.shift_based)
+        nonlinearity = rectify if hidden else identity
+        return batch_norm.BatchNormLayer(net, epsilon=1e-4, alpha=0.1, nonlinearity=nonlinearity)
+
     net = InputLayer((None, 3, 32, 32))
+    scale = binary_net.scale_pixels if h.method == "bnn" else identity  # of the inputs
     for factor in (1, 2, 4):
         filters = max(1, round(factor * h.filters * h.width))
         for pool in (False, True):
-            net = binary_connect.Conv2DLayer(net, filters, (3, 3), pad=1, **weights)
+            net = binary_connect.Conv2DLayer(
+                net, filters, (3, 3), pad=1, nonlinearity=scale, **h.weights
+            )
+            scale = identity
             if pool:
                 net = MaxPool2DLayer(net, (2, 2))
-            net = batch_norm.BatchNormLayer(net, nonlinearity=rectify, **normalization)
-    hidden = max(1, round(h.units * h.width))
-    for units, nonlinearity in [(hidden, rectify)] * 2 + [(10, identity)]:
-        net = binary_connect.DenseLayer(net, units, **weights)
-        net = batch_norm.BatchNormLayer(net, nonlinearity=nonlinearity, **normalization)
+            net = normalized(net, hidden=True)
+    dense = max(1, round(h.units * h.width))
+    for units, hidden in [(dense, True)] * 2 + [(10, False)]:
+        net = binary_connect.DenseLayer(net, units, nonlinearity=identity, **h.weights)
+        net = normalized(net, hidden)
     return net
 
 

@@ -136,8 +136,8 @@ def load(
         Take files whose checksum is not the official one. If they hold other numbers of images, the
         validation set is the same share of them.
     inputs : "centred" or "signed"
-        BinaryConnect's preprocessing, or pixels scaled to [-1, 1] and nothing else, as for
-        Binarized Neural Networks.
+        BinaryConnect's preprocessing, or for Binarized Neural Networks, which scale pixels to
+        [-1, 1] and nothing else, the whole numbers 2 pixel - 255 (DEVIATIONS.md, 15).
     train_size : int, optional
         Keep the first `train_size` training images. Validation, test and preprocessing stay.
     lcn : "released" or "all-channels"
@@ -378,6 +378,10 @@ def _svhn(directories, allow_unofficial, inputs, lcn):
     labels = [(_targets(prepared, which) - 1) % 10 for which in SVHN_SETS]
     y = np.concatenate(labels)
     if inputs == "signed":
+        if lcn != "released":
+            raise UserError(
+                "method bnn takes SVHN without local contrast normalization; leave --lcn out"
+            )
         transform, words = PIXELS[inputs]
     else:
         channels, words = {
@@ -557,7 +561,7 @@ def _allocate_svhn(output, bounds):
 
 
 def _signed(images):
-    return np.asarray(images, np.float32) * np.float32(2 / 255) - np.float32(1)
+    return np.rint(np.asarray(images, np.float32)) * np.float32(2) - np.float32(255)
 
 
 def _centred(images):
@@ -569,7 +573,7 @@ PIXELS = {
         _centred,
         "pixels / 255 minus the mean image (of training and validation; the test set: its own)",
     ),
-    "signed": (_signed, "pixels scaled to [-1, 1]"),
+    "signed": (_signed, "2 pixel - 255, divided by 255 after the first layer's sum"),
 }
 
 

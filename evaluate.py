@@ -30,11 +30,11 @@ def evaluate(one, dataset):
     Returns
     -------
     dict
-        `binary` and `real`: an error; `ensemble`: {size: error}. A network without binary weights
-        has `real` only (`binary` None, `ensemble` empty).
+        `binary` and `real`: an error; `ensemble`: {size: error}. None and empty for kinds of
+        weights that the network does not have.
     """
     found = {"binary": None, "real": None, "ensemble": {}}
-    for kind in ("binary", "real", "ensemble") if one.h.binary else ("real",):
+    for kind in one.h.kinds_of_weights:
         model = training.Model(one.network(), one.h, kind)
         model.recompute_statistics(dataset.train, dataset.valid)
         if kind == "ensemble":

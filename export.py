@@ -124,7 +124,7 @@ def _preprocessing(one, raw):
 
 def _pixels(subset):
     """Raw pixels, 0 to 255, of a subset with inputs="signed"."""
-    return np.rint((subset.X[:] + 1) * 127.5).astype(np.uint8)
+    return ((subset.X[:] + 255) / 2).astype(np.uint8)
 
 
 def write(options):

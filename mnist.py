@@ -1,5 +1,6 @@
-"""Permutation-invariant MNIST (BinaryConnect, section 3.1): a multilayer perceptron of three hidden
-layers, as in the published experiments (protocol paper) or the released script (release)."""
+"""Permutation-invariant MNIST: a multilayer perceptron of three hidden layers, as in the published
+experiments (BinaryConnect, section 3.1: protocol paper), the released script (release), or those of
+Binarized Neural Networks (section 2.1: protocols bnn-theano and bnn-torch7)."""
 
 import sys
 from dataclasses import dataclass, replace
@@ -13,11 +14,12 @@ from lasagne.nonlinearities import identity, rectify
 
 import batch_norm
 import binary_connect
+import binary_net
 
 
 @dataclass(frozen=True)
 class Hyperparameters(training.Hyperparameters):
-    """See facts of both protocols in README.md; choices where no source says in DEVIATIONS.md."""
+    """See the protocols in README.md; choices where no source says in DEVIATIONS.md."""
 
     num_units: int = 1024  # in each of three hidden layers
     cumulative_batch_norm: bool = True  # the published code's batch normalization, or the released
@@ -51,6 +53,36 @@ RELEASE = Hyperparameters(
     num_units=2048,
     cumulative_batch_norm=False,
 )
+BNN_THEANO = Hyperparameters(
+    protocol="bnn-theano",
+    method="bnn",
+    epochs=1000,
+    batch_size=100,
+    optimizer="adam",
+    LR_start=0.003,
+    LR_fin=0.0000003,
+    H=1.0,
+    W_LR_scale="Glorot",
+    num_units=4096,
+    cumulative_batch_norm=False,
+    dropout_in=0.2,
+    dropout_hidden=0.5,
+)
+BNN_TORCH7 = Hyperparameters(
+    protocol="bnn-torch7",
+    method="bnn",
+    epochs=200,
+    batch_size=100,
+    optimizer="shift-based adamax",
+    LR_start=2**-10,
+    LR_fin=2**-29,
+    LR_stages=20,  # halved every 10 epochs
+    H=1.0,
+    W_LR_scale="Glorot",
+    num_units=2048,
+    cumulative_batch_norm=False,
+    shift_based=True,
+)
 ROWS = [
     PAPER,
     replace(PAPER, method="deterministic"),
@@ -60,32 +92,34 @@ ROWS = [
     replace(RELEASE, method="deterministic"),
     replace(RELEASE, method="none"),
     replace(RELEASE, method="dropout", dropout_hidden=0.5),
+    BNN_THEANO,
+    BNN_TORCH7,
 ]
 
 
 def build_network(h):
-    """784 - 3 x num_units ReLU - 10; each dense layer is followed by batch normalization."""
-    weights = {
-        "binary": h.binary,
-        "stochastic": h.stochastic,
-        "H": h.H,
-        "W_LR_scale": h.W_LR_scale,
-        "nonlinearity": identity,
-    }
+    """784 - 3 x num_units - 10: each dense layer is followed by batch normalization, and all but
+    the last by ReLU or, for method bnn, by binary activations."""
+    weights = h.weights
     if h.cumulative_batch_norm:  # the published code: no bias, weights start uniform on (-2H, 2H)
         weights.update(b=None, W=lasagne.init.GlorotUniform())
     net = InputLayer((None, 1, 28, 28))
     if h.dropout_in:
         net = DropoutLayer(net, h.dropout_in)
-    for units, nonlinearity in [(h.num_units, rectify)] * 3 + [(10, identity)]:
-        net = binary_connect.DenseLayer(net, units, **weights)
-        if h.cumulative_batch_norm:
+    scale = binary_net.scale_pixels if h.method == "bnn" else identity  # of the inputs
+    for units, hidden in [(h.num_units, True)] * 3 + [(10, False)]:
+        net = binary_connect.DenseLayer(net, units, nonlinearity=scale, **weights)
+        scale = identity
+        nonlinearity = rectify if hidden else identity
+        if h.method == "bnn":
+            net = binary_net.normalize_and_binarize(net, hidden, h.shift_based)
+        elif h.cumulative_batch_norm:
             net = batch_norm.CumulativeBatchNormLayer(net, nonlinearity=nonlinearity)
         else:
             net = batch_norm.BatchNormLayer(
                 net, epsilon=1e-4, alpha=0.15, nonlinearity=nonlinearity
             )
-        if h.dropout_hidden and nonlinearity is rectify:
+        if h.dropout_hidden and hidden:
             net = DropoutLayer(net, h.dropout_hidden)
     return net
 

@@ -93,6 +93,8 @@ def _settle_environment():
     ours = [
         "floatX=float32",
         "device=cpu",
+        # No contraction of a * b + c into one rounding: exported networks give the same bits.
+        "gcc.cxxflags=-ffp-contract=off",
         f'"base_compiledir={cache_directory() / "theano"}"',
         # The library is loaded before Theano (see load_blas), so nothing is linked: no path gets
         # into the compiled code, and one with a space does no harm.
@@ -131,6 +133,22 @@ def load_blas():
     return _blas_library
 
 
+class _LasagneLayers(importlib.machinery.SourceFileLoader):
+    """Gives `lasagne.layers` the batch normalization of Lasagne 0.2, which scripts of 2016 use."""
+
+    def exec_module(self, module):
+        super().exec_module(module)
+
+        def missing(name):  # asked for names that the module lacks
+            if name != "BatchNormLayer":
+                raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}")
+            from batch_norm import LasagneBatchNormLayer
+
+            return LasagneBatchNormLayer
+
+        module.__getattr__ = missing
+
+
 class _OldNames(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     """Serves modules that later releases dropped; prepares a package's needs before its import."""
 
@@ -142,6 +160,10 @@ class _OldNames(importlib.abc.MetaPathFinder, importlib.abc.Loader):
                 setattr(collections, abstract, getattr(collections.abc, abstract))
         elif name in ("theano.tensor.signal.downsample", "theano.sandbox.cuda"):
             return importlib.machinery.ModuleSpec(name, self)
+        elif name == "lasagne.layers":
+            spec = importlib.machinery.PathFinder.find_spec(name, path)
+            spec.loader = _LasagneLayers(spec.loader.name, spec.loader.path)
+            return spec
         if name == "pylearn2":  # takes six from within Theano
             import six
 

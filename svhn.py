@@ -1,5 +1,5 @@
-"""Street View House Numbers (BinaryConnect, section 3.3): CIFAR-10's network with half the filters,
-on 598,388 locally normalized training images."""
+"""Street View House Numbers: CIFAR-10's network with half the filters, on 598,388 training images,
+locally normalized (BinaryConnect, section 3.3) or not (Binarized Neural Networks, section 2.3)."""
 
 import sys
 from dataclasses import dataclass, field, replace
@@ -40,7 +40,24 @@ PAPER = Hyperparameters(
     W_LR_scale="Glorot",
     filters=64,
 )
-ROWS = [PAPER, replace(PAPER, method="deterministic"), replace(PAPER, method="none")]
+BNN_THEANO = replace(PAPER, protocol="bnn-theano", method="bnn", LR_start=0.001, LR_fin=0.000001)
+BNN_TORCH7 = replace(
+    BNN_THEANO,
+    protocol="bnn-torch7",
+    batch_size=200,
+    optimizer="shift-based adamax",
+    LR_start=2**-10,
+    LR_fin=2**-13,
+    LR_stages=4,  # halved every 50 epochs
+    shift_based=True,
+)
+ROWS = [
+    PAPER,
+    replace(PAPER, method="deterministic"),
+    replace(PAPER, method="none"),
+    BNN_THEANO,
+    BNN_TORCH7,
+]
 
 if __name__ == "__main__":
     sys.exit(training.main("svhn", ROWS, cifar10.build_network))

@@ -29,6 +29,7 @@ import datasets
 import fused
 import record
 from command_line import Parser
+from shift_based import shift_adamax
 
 ENSEMBLE_SIZE = 16  # networks drawn for test_weights="ensemble"
 CHECKPOINT_INTERVAL = 60  # seconds
@@ -43,45 +44,75 @@ class Hyperparameters:
     """
 
     protocol: str
-    method: str  # none, deterministic, stochastic or dropout
+    method: str  # none, deterministic, stochastic, dropout or bnn
     epochs: int
     batch_size: int
-    optimizer: str  # sgd or adam
+    optimizer: str  # of OPTIMIZERS
     LR_start: float  # learning rate of the first epoch ...
-    LR_fin: float  # ... and what it decays to, by one factor per epoch
+    LR_fin: float  # ... and what it decays to, by one factor per epoch or in LR_stages
     H: float | str  # magnitude of the binary weights
     W_LR_scale: float | str  # factor of the updates of binary weights
     hinge: str = "mean"  # squared hinge loss: its mean or its sum over the classes
     evaluate_every: int = 1  # epochs; training images are shuffled as often
+    LR_stages: int | None = None  # as many equally long stretches of one learning rate each
+    shift_based: bool = False  # method bnn as in the Torch7 experiments
 
     @property
     def data_options(self):
         """Keyword arguments of `datasets.load`."""
-        return {}
+        return {"inputs": "signed"} if self.method == "bnn" else {}
+
+    @property
+    def weights(self):
+        """Keyword arguments of the layers of `binary_connect`."""
+        return {
+            "binary": self.binary,
+            "stochastic": self.stochastic,
+            "H": self.H,
+            "W_LR_scale": self.W_LR_scale,
+        }
 
     @property
     def binary(self):
-        return self.method in ("deterministic", "stochastic")
+        return self.method in ("deterministic", "stochastic", "bnn")
 
     @property
     def stochastic(self):
         return self.method == "stochastic"
 
     @property
+    def kinds_of_weights(self):
+        """Those of binary_connect.TEST_WEIGHTS that a trained network has."""
+        if self.method == "bnn":  # its activations are binary as well
+            return ("binary",)
+        return binary_connect.TEST_WEIGHTS if self.binary else ("real",)
+
+    @property
     def default_test_weights(self):
-        """The paper's choice (section 2.6): binary for deterministic BinaryConnect, else real."""
-        return "binary" if self.method == "deterministic" else "real"
+        """The papers' choice (BinaryConnect, section 2.6): binary for deterministic weights, else
+        real."""
+        return "binary" if self.method in ("deterministic", "bnn") else "real"
 
 
 def learning_rate(h, epoch):
     """Learning rate of an epoch (the first is 1)."""
-    return h.LR_start * (h.LR_fin / h.LR_start) ** ((epoch - 1) / h.epochs)
+    share = (epoch - 1) / h.epochs
+    if h.LR_stages:
+        share = (epoch - 1) * h.LR_stages // h.epochs / (h.LR_stages - 1)
+    return h.LR_start * (h.LR_fin / h.LR_start) ** share
+
+
+OPTIMIZERS = {
+    "sgd": lasagne.updates.sgd,
+    "adam": lasagne.updates.adam,
+    "shift-based adamax": shift_adamax,
+}
 
 
 def updates_of(loss, network, h, LR):
     """What a training step does: the optimizer on the binary weights, by their own rule, and on the
     other parameters, with optimizer states apart."""
-    optimize = {"sgd": lasagne.updates.sgd, "adam": lasagne.updates.adam}[h.optimizer]
+    optimize = OPTIMIZERS[h.optimizer]
     updates = OrderedDict()
     weights = lasagne.layers.get_all_params(network, binary=True)
     if weights:
@@ -461,8 +492,12 @@ def main(dataset_name, rows, build_network, argv=None):
     protocols = list(dict.fromkeys(h.protocol for h in rows))
     methods = list(dict.fromkeys(h.method for h in rows))
     parser = Parser(prog=f"{dataset_name}.py", description=sys.modules["__main__"].__doc__)
-    parser.add_argument("--protocol", choices=protocols, default=default.protocol)
-    parser.add_argument("--method", choices=methods, default=default.method)
+    parser.add_argument(
+        "--protocol", choices=protocols, help="default: the first that has the method"
+    )
+    parser.add_argument(
+        "--method", choices=methods, help="default: the first that the protocol has"
+    )
     parser.add_argument("--seed", type=whole(0), default=1234)
     parser.add_argument(
         "--epochs", type=whole(1), help="compresses the learning-rate schedule to as many"
@@ -506,13 +541,13 @@ def main(dataset_name, rows, build_network, argv=None):
 
 
 def _row(rows, options):
-    wanted = (options.protocol, options.method)
-    h = next((h for h in rows if (h.protocol, h.method) == wanted), None)
+    wanted = [h for h in rows if options.method in (None, h.method)]
+    h = next((h for h in wanted if options.protocol in (None, h.protocol)), None)
     if h is None:
         raise UserError(f"protocol {options.protocol} has no method {options.method}")
-    if not h.binary and options.test_weights not in (None, "real"):
+    if options.test_weights not in (None, *h.kinds_of_weights):
         raise UserError(
-            f"--test-weights {options.test_weights} needs binary weights, method {h.method} has "
-            "only real ones"
+            f"--test-weights {options.test_weights} is not for method {h.method}, which has "
+            f"{h.kinds_of_weights[0]} ones only; leave it out"
         )
     return dataclasses.replace(h, epochs=options.epochs or h.epochs)

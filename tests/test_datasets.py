@@ -77,11 +77,11 @@ def test_mnist_is_split_and_centred(tmp_path):
         assert np.issubdtype(part.y.dtype, np.integer)
 
 
-def test_mnist_signed_has_pixels_from_minus_one_to_one(tmp_path):
+def test_mnist_signed_has_whole_numbers_from_minus_255_to_255(tmp_path):
     images = formats.mnist(tmp_path)[0]
     mnist = datasets.load("mnist", tmp_path, allow_unofficial=True, inputs="signed")
-    np.testing.assert_allclose(mnist.train.X[:, 0], images[:50] / 127.5 - 1, atol=1e-6)
-    assert mnist.preprocessing == "pixels scaled to [-1, 1]"
+    assert np.array_equal(mnist.train.X[:, 0], 2.0 * images[:50] - 255)
+    assert mnist.preprocessing == "2 pixel - 255, divided by 255 after the first layer's sum"
 
 
 def test_train_size_takes_the_first_training_images_only(tmp_path):
@@ -289,7 +289,8 @@ def test_digits():
     np.testing.assert_allclose(both.mean(axis=0), 0, atol=1e-6)
     np.testing.assert_allclose(digits.test.X.mean(axis=0), 0, atol=1e-6)
     signed = datasets.load("digits", inputs="signed").train.X
-    assert (signed.min(), signed.max()) == (-1, 1)
+    assert (signed.min(), signed.max()) == (-255, 255)
+    assert np.array_equal(signed, np.rint(signed))
 
 
 # CIFAR-10
@@ -545,7 +546,7 @@ def test_svhn_is_split_and_normalized(svhn):
         for svhn, expected in (
             (released, preprocessing.local_contrast_normalize(normalized, [0])),
             (every, preprocessing.local_contrast_normalize(normalized)),
-            (signed, images / 127.5 - 1),
+            (signed, 2.0 * images - 255),
         ):
             part = getattr(svhn, name)
             assert part.X.shape == (len(labels), 3, 32, 32)
@@ -557,6 +558,10 @@ def test_svhn_is_split_and_normalized(svhn):
             assert np.array_equal(part.y, labels - 1)
     assert released.preprocessing == "GCN (scale 1), LeCun LCN of channel 0 only, as released"
     assert every.preprocessing == "GCN (scale 1), LeCun LCN of all channels"
+    assert (
+        error("svhn", folder, allow_unofficial=True, inputs="signed", lcn="all-channels")
+        == "method bnn takes SVHN without local contrast normalization; leave --lcn out"
+    )
 
 
 def test_train_size_of_svhn(svhn):

@@ -51,7 +51,7 @@ def sets(name, h):
             name, *(datasets.Subset(X, y[: len(X)]) for X in parts), files=(), preprocessing=""
         )
 
-    signed = [np.float32(part) * np.float32(2 / 255) - np.float32(1) for part in pixels]
+    signed = [np.float32(part) * np.float32(2) - np.float32(255) for part in pixels]
     return dataset(inputs), dataset(signed), pixels[2]
 
 

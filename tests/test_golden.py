@@ -13,6 +13,7 @@ from lasagne.nonlinearities import identity, rectify
 
 import batch_norm
 import binary_connect
+import binary_net
 
 
 @pytest.fixture(params=["1", "0"], ids=["fused", "plain"], autouse=True)
@@ -46,6 +47,16 @@ def released_cnn(binary):
     return net
 
 
+def bnn_mlp(binary):
+    net = InputLayer((None, 1, 6, 7))
+    for units, hidden in ((13, True), (13, True), (10, False)):
+        net = binary_net.DenseLayer(
+            net, units, binary=binary, stochastic=False, nonlinearity=identity
+        )
+        net = binary_net.normalize_and_binarize(net, hidden)
+    return net
+
+
 def parameters(network, values, state):
     """(shared variable, golden value) of each parameter of each layer at `state`."""
     for i, layer in enumerate(get_all_layers(network)):
@@ -70,6 +81,7 @@ OPTIMIZERS = {
         ("mlp_none_adam", released_mlp, "adam", False),
         ("cnn_det_adam", released_cnn, "adam", True),
         ("cnn_none_sgd", released_cnn, "sgd", False),
+        ("bnn_mlp_adam", bnn_mlp, "adam", True),
     ],
 )
 def test_released_training(golden, name, build, optimizer, binary):

@@ -232,7 +232,7 @@ def call(capsys, *options):
         (["--x"], "unrecognized arguments: --x; --help lists the options"),
         (
             ["--method", "none", "--test-weights", "binary"],
-            "--test-weights binary needs binary weights, method none has only real ones",
+            "--test-weights binary is not for method none, which has real ones only; leave it out",
         ),
         (["--resume", "--restart"], "argument --restart: not allowed with argument --resume"),
     ],

@@ -1,0 +1,154 @@
+"""Arithmetic by shifts: the batch normalization and the optimizer of Binarized Neural Networks'
+Torch7 experiments (Courbariaux et al., 2016, arXiv:1602.02830, Algorithms 3 and 4), in which powers
+of two take the place of multipliers.
+"""
+
+from collections import OrderedDict
+
+import original_stack  # noqa: F401  (before Theano and Lasagne)
+
+# isort: split
+import lasagne
+import numpy as np
+import theano
+import theano.tensor as T
+from theano.scalar import UnaryScalarOp, same_out
+
+from batch_norm import tracked
+
+
+class _AP2(UnaryScalarOp):
+    """See `ap2`."""
+
+    # The exponent and sign of a float32 whose mantissa has been rounded: 0x4AFB0C takes those above
+    # sqrt(2), 0x3504F3 as mantissa, to the next power of two.
+    def impl(self, x):
+        bits = np.float32(x).view(np.uint32) + np.uint32(0x4AFB0C)
+        return (bits & np.uint32(0xFF800000)).view(np.float32)
+
+    def c_code(self, node, name, inputs, outputs, sub):
+        return f"""
+        {{
+            npy_float32 value = {inputs[0]};
+            npy_uint32 bits;
+            memcpy(&bits, &value, sizeof bits);
+            bits = (bits + 0x4AFB0Cu) & 0xFF800000u;
+            memcpy(&value, &bits, sizeof bits);
+            {outputs[0]} = value;
+        }}
+        """
+
+    def c_headers(self):
+        return ["<string.h>"]
+
+    def grad(self, inputs, output_grads):
+        return list(output_grads)
+
+    def c_code_cache_version(self):
+        return (1,)
+
+
+_ap2 = T.Elemwise(_AP2(same_out, name="ap2"), name="ap2")
+
+
+def ap2(x):
+    """The power of two nearest to x: sign(x) 2^round(log2 |x|), elementwise (section 1.5); 0 for 0.
+
+    Its gradient is taken for 1 (DEVIATIONS.md, 17).
+
+    Parameters
+    ----------
+    x : float32 Theano expression
+        Finite, and 0 or of a magnitude of at least 2^-126.
+
+    Examples
+    --------
+    >>> ap2(T.constant(np.float32([0.7, 0.71, -3.0, 0.0]))).eval().tolist()
+    [0.5, 1.0, -4.0, 0.0]
+    """
+    return _ap2(x)
+
+
+class ShiftBatchNormLayer(lasagne.layers.Layer):
+    """Shift-based batch normalization (Algorithm 3): multipliers are powers of two.
+
+    With c = x - mean(x): the variance is mean(c ap2(c)), and the output ap2(gamma) c
+    ap2(1 / sqrt(variance + epsilon)) + beta.
+
+    Parameters
+    ----------
+    incoming : Layer or tuple
+        The layer below, of output shape (batch, channels, ...), or that shape; normalized over all
+        axes but the second.
+    epsilon : float
+        Added to the variance.
+    alpha : float
+        Weight of the new batch in the running statistics, as in batch_norm.BatchNormLayer.
+
+    Attributes
+    ----------
+    beta, gamma, mean, inv_std : shared variables of shape (channels,)
+        The first two are trained.
+    """
+
+    def __init__(self, incoming, epsilon=1e-4, alpha=0.1, **kwargs):
+        super().__init__(incoming, **kwargs)
+        self.epsilon = np.float32(epsilon)
+        self.alpha = alpha
+        self.axes = [axis for axis in range(len(self.input_shape)) if axis != 1]
+        shape = self.input_shape[1:2]
+        constant = lasagne.init.Constant
+        fixed = {"trainable": False, "regularizable": False}
+        self.beta = self.add_param(constant(0), shape, "beta")
+        self.gamma = self.add_param(constant(1), shape, "gamma")
+        self.mean = self.add_param(constant(0), shape, "mean", **fixed)
+        self.inv_std = self.add_param(constant(1), shape, "inv_std", **fixed)
+
+    def get_output_for(self, input, deterministic=False, **kwargs):
+        pattern = ["x", 0, *["x"] * (input.ndim - 2)]
+        beta, gamma = self.beta.dimshuffle(pattern), self.gamma.dimshuffle(pattern)
+        if deterministic:
+            centered = input - self.mean.dimshuffle(pattern)
+            inv_std = self.inv_std
+        else:
+            mean = tracked(self.mean, input.mean(self.axes), self.alpha)
+            centered = input - mean.dimshuffle(pattern)
+            variance = (centered * ap2(centered)).mean(self.axes)
+            inv_std = tracked(self.inv_std, T.inv(T.sqrt(variance + self.epsilon)), self.alpha)
+        return ap2(gamma) * (centered * ap2(inv_std).dimshuffle(pattern)) + beta
+
+
+def shift_adamax(loss_or_grads, params, learning_rate=2**-10, beta1=1 - 2**-3, beta2=1 - 2**-10):
+    """Shift-based AdaMax (Algorithm 4): Lasagne's adamax with powers of two for multipliers.
+
+    m <- beta1 m + (1 - beta1) g; v <- max(beta2 v, |g|); the update of a parameter is
+    -ap2(learning_rate / (1 - beta1^t)) m ap2(1 / v).
+
+    Parameters
+    ----------
+    loss_or_grads, params, learning_rate, beta1, beta2
+        As for ``lasagne.updates.adamax``; the defaults are the paper's.
+
+    Returns
+    -------
+    OrderedDict
+        {shared variable: new value}
+    """
+    grads = lasagne.updates.get_or_compute_grads(loss_or_grads, params)
+    t_previous = theano.shared(np.float32(0))
+    t = t_previous + 1
+    rate = ap2(T.cast(learning_rate / (1 - T.cast(beta1, "float32") ** t), "float32"))
+    updates = OrderedDict()
+    for param, grad in zip(params, grads, strict=True):
+        m_previous, v_previous = (
+            theano.shared(np.zeros_like(param.get_value()), broadcastable=param.broadcastable)
+            for _ in range(2)
+        )
+        m = np.float32(beta1) * m_previous + np.float32(1 - beta1) * grad
+        v = T.maximum(np.float32(beta2) * v_previous, abs(grad))
+        updates[m_previous] = m
+        updates[v_previous] = v
+        # Where v is 0, so is m.
+        updates[param] = param - rate * (m * ap2(T.inv(T.maximum(v, np.float32(1e-30)))))
+    updates[t_previous] = t
+    return updates
