@@ -497,7 +497,7 @@ int APPLY_SPECIFIC(dot)(PyArrayObject *bits, PyArrayObject *panels, PyArrayObjec
 {
     const npy_intp n = PyArray_DIM(bits, 0), planes = PyArray_DIM(bits, 1);
     const npy_intp words = PyArray_DIM(bits, 2), shape[2] = {n, (npy_intp)params->units};
-    if (words != (params->inputs + 63) / 64) {
+    if (64 * words < params->inputs) {
         PyErr_Format(PyExc_ValueError, "xnor: rows of %ld words do not hold %ld inputs", (long)words,
                      (long)params->inputs);
         return -1;

@@ -31,6 +31,12 @@ def pack_bits(bits):
     return np.packbits(padded, axis=-1, bitorder="little").view("<u8").astype(np.uint64)
 
 
+def unpack_bits(words, n):
+    """The first `n` of the bits of words (m,), as booleans."""
+    octets = words.astype("<u8").view(np.uint8)
+    return np.unpackbits(octets, count=n, bitorder="little").astype(bool)
+
+
 def panels(weights):
     """Weights, words (units, words), in the order of the products' memory: (ceil(units / 8), words,
     8), by numpy."""
@@ -60,7 +66,8 @@ def dot(bits, panels, inputs, units):
     Parameters
     ----------
     bits : uint64 variable of shape (rows, words) or (rows, planes, words)
-        x of +-1; of several planes, the sum of 2^p times plane p (see `planes`).
+        x of +-1; of several planes, the sum of 2^p times plane p (see `planes`). Bits of 0 in both
+        `bits` and `panels` may lie anywhere between the inputs.
     panels : uint64 variable
         Weights of +-1; see the function of this name.
     inputs, units : int
