@@ -115,15 +115,15 @@ def export_bnn(one, dataset):
     outputs = np.concatenate([of_theano(dataset.test.X[i : i + 200]) for i in batches])
 
     arrays, layers = {}, []
-    stages = list(_stages(network))
-    for i, (layer, following) in enumerate(stages):
+    parts = list(stages(network))
+    for i, (layer, following) in enumerate(parts):
         W = layer.W.get_value()
         dense = W.ndim == 2
         arrays[f"weights{i}"] = packed.pack(np.where(np.clip((W + 1) / 2, 0, 1) >= 0.5, 1, -1))
         most = W[:, 0].size if dense else W[0].size
         most *= 1 if i else 255
         ask = _asked(layer, following)
-        if i < len(stages) - 1:
+        if i < len(parts) - 1:
             arrays[f"threshold{i}"], negative = thresholds(ask, most, W.shape[1 if dense else 0])
             arrays[f"negative{i}"] = xnor.pack_bits(negative)
         else:
@@ -150,7 +150,7 @@ def export_bnn(one, dataset):
     return made, int(np.sum(~equal.all(axis=1)))
 
 
-def _stages(network):
+def stages(network):
     """(layer with weights, those that follow it up to the next) from the bottom up."""
     layers = lasagne.layers.get_all_layers(network)
     weights = [i for i, layer in enumerate(layers) if hasattr(layer, "W")]
@@ -158,21 +158,36 @@ def _stages(network):
         yield layers[start], layers[start + 1 : end]
 
 
-def _asked(layer, following):
-    """A function from sums (n, units) of the layer's inputs and weights to what the layers that
-    follow make of them, as the network's own graph at test time. Pooling is left out: the maximum
-    of what a non-decreasing function gives is what it gives of the maximum."""
-    sums = T.TensorType("float32", (False,) * layer.W.ndim)()
+def after(sums, layer, following):
+    """What the layers make, at test time, of the product of the first one's inputs and weights.
+
+    Pooling is left out: the maximum of what a non-decreasing function gives is what it gives of the
+    maximum.
+
+    Parameters
+    ----------
+    sums : float32 variable (batch, units, ...)
+    layer : Layer
+        With weights.
+    following : list of Layer
+        That follow it, up to the next with weights.
+    """
     x = sums if layer.b is None else sums + layer.b.dimshuffle("x", 0, *["x"] * (sums.ndim - 2))
     x = layer.nonlinearity(x)
     for one in following:
         if not isinstance(one, lasagne.layers.MaxPool2DLayer):
             x = one.get_output_for(x, deterministic=True)
-    function = theano.function([sums], x)
-    more = (1,) * (sums.ndim - 2)
+    return x
 
-    def ask(sums):
-        return function(np.float32(sums).reshape(*sums.shape, *more)).reshape(sums.shape)
+
+def _asked(layer, following):
+    """A function from sums, whole numbers (n, units), to what `after` gives."""
+    sums = T.TensorType("float32", (False,) * layer.W.ndim)()
+    function = theano.function([sums], after(sums, layer, following))
+
+    def ask(values):
+        shape = (*values.shape, *[1] * (sums.ndim - 2))
+        return function(np.float32(values).reshape(shape)).reshape(values.shape)
 
     return ask
 

@@ -66,7 +66,9 @@ class Network(deployed.Network):
         UserError
             If BINARYCONNECT_XNOR names a kernel that the processor does not have.
         """
-        images = np.rint(images).astype(np.uint8)
+        images = np.asarray(images)
+        if images.dtype != np.uint8:
+            images = np.rint(images).astype(np.uint8)
         try:
             sums = [self._sums(images[i : i + batch]) for i in range(0, len(images), batch)]
         except ValueError as error:

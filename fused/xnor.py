@@ -7,6 +7,8 @@ plain C; BINARYCONNECT_XNOR=avx512|avx2|plain chooses another. Twins: the produc
 that the docstrings name.
 """
 
+import os
+
 import numpy as np
 import theano
 import theano.tensor as T
@@ -16,6 +18,24 @@ from theano.scalar import int64
 from .c_op import COp
 
 PANEL = 8
+
+
+def kernels():
+    """Names of the kernels that this processor has, the fastest first."""
+    bits = T.TensorType("uint64", (False,) * 2)()
+    function = theano.function([bits], dot(bits, np.zeros((1, 1, PANEL), np.uint64), 1, 1))
+    found, chosen = [], os.environ.get("BINARYCONNECT_XNOR")
+    for name in ("avx512", "avx2", "plain"):
+        os.environ["BINARYCONNECT_XNOR"] = name
+        try:
+            function(np.zeros((1, 1), np.uint64))
+            found.append(name)
+        except ValueError:
+            pass
+    del os.environ["BINARYCONNECT_XNOR"]
+    if chosen is not None:
+        os.environ["BINARYCONNECT_XNOR"] = chosen
+    return found
 
 
 def words(n):
