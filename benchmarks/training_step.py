@@ -1,11 +1,12 @@
 """Times a training step against the plain graph, PyTorch and the step's bare matrix products.
 
-    ./reproduce benchmark [mnist-adam] [mnist-published] [cifar10] [--torch-python PYTHON]
+    ./reproduce benchmark [STEP ...] [--torch-python PYTHON]
 
-Steps: MNIST's network of 3 x 1024 with batches of 200, by Adam with scaling and clipping or by the
-published protocol; the published network of CIFAR-10. All stochastic. Rivals take turns of a
-quarter of a second, and ratios are taken within a turn. Prints a table and writes
-results/benchmarks/<step>.json.
+Steps: MNIST's network of 3 x 1024 with batches of 200, by Adam with scaling and clipping
+(mnist-adam) or by the published protocol (mnist-published); the published network of CIFAR-10
+(cifar10), all stochastic; those of Binarized Neural Networks, as in Theano (mnist-bnn,
+cifar10-bnn). Rivals take turns of a quarter of a second, and ratios are taken within a turn. Prints
+a table and writes results/benchmarks/<step>.json.
 """
 
 import argparse
@@ -21,11 +22,11 @@ from blocks import ROOT, Rival, alternate, machine, ratio, serve
 
 import original_stack
 
-STEPS = ("mnist-adam", "mnist-published", "cifar10")
 ROUNDS = 20
 NAMES = {"fused": "ours", "plain": "ours, plain graph", "products": "bare matrix products"}
 # Products of one step, (rows, depth, columns): forward, data gradient, weight gradient.
 MNIST_PRODUCTS = [(200, 784, 1024), (200, 1024, 1024), (200, 1024, 1024), (200, 1024, 10)]
+BNN_PRODUCTS = [(100, 784, 4096), (100, 4096, 4096), (100, 4096, 4096), (100, 4096, 10)]
 CIFAR10_PRODUCTS = [
     (50 * pixels, 9 * channels, filters)
     for pixels, channels, filters in (
@@ -37,6 +38,13 @@ CIFAR10_PRODUCTS = [
         (8 * 8, 512, 512),
     )
 ] + [(50, 8192, 1024), (50, 1024, 1024), (50, 1024, 10)]
+STEPS = {
+    "mnist-adam": MNIST_PRODUCTS,
+    "mnist-published": MNIST_PRODUCTS,
+    "cifar10": CIFAR10_PRODUCTS,
+    "mnist-bnn": BNN_PRODUCTS,
+    "cifar10-bnn": CIFAR10_PRODUCTS,
+}
 
 
 def training_step(name):
@@ -54,9 +62,11 @@ def training_step(name):
         ),
         "mnist-published": (mnist, mnist.PAPER),
         "cifar10": (cifar10, cifar10.PAPER),
+        "mnist-bnn": (mnist, mnist.BNN_THEANO),
+        "cifar10-bnn": (cifar10, cifar10.BNN_THEANO),
     }[name]
     shape = (3, 32, 32) if script is cifar10 else (1, 28, 28)
-    model = training.Model(script.build_network(h), h, "real")
+    model = training.Model(script.build_network(h), h, h.default_test_weights)
     random = np.random.RandomState(0)
     X = random.normal(size=(h.batch_size, *shape)).astype(np.float32)
     Y = training.TARGETS[random.randint(10, size=h.batch_size)]
@@ -112,7 +122,7 @@ def rivals_of(name, torch_python):
         command = [torch_python, script, name, "--threads", original_stack.threads()]
         rivals["PyTorch"] = Rival(command)
         rivals["torch.compile"] = Rival([*command, "--compile"])
-        if name == "cifar10":
+        if name.startswith("cifar10"):
             rivals["PyTorch, channels last"] = Rival([*command, "--channels-last"])
             rivals["torch.compile, channels last"] = Rival(
                 [*command, "--compile", "--channels-last"]
@@ -123,7 +133,7 @@ def rivals_of(name, torch_python):
 def compare(name, torch_python):
     """The record of a step: milliseconds of each rival in each round, ratios, time to start."""
     rivals = rivals_of(name, torch_python)
-    times = alternate(rivals, ROUNDS if name != "cifar10" else ROUNDS // 2)
+    times = alternate(rivals, ROUNDS // 2 if name.startswith("cifar10") else ROUNDS)
     for rival in rivals.values():
         rival.close()
     starts = {}
@@ -189,8 +199,7 @@ def main():
     if args.rival == "fused":
         serve(training_step(args.steps[0]))
     elif args.rival == "products":
-        shapes = CIFAR10_PRODUCTS if args.steps[0] == "cifar10" else MNIST_PRODUCTS
-        serve(products(shapes))
+        serve(products(STEPS[args.steps[0]]))
     else:
         steps = args.steps or STEPS
         for name, file in zip(steps, records_of(steps), strict=True):

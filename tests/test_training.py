@@ -24,6 +24,8 @@ SMALL = dataclasses.replace(mnist.PAPER, num_units=12, batch_size=20, epochs=6, 
 RELEASED = dataclasses.replace(
     mnist.RELEASE, num_units=12, batch_size=20, epochs=3, dropout_hidden=0.5
 )
+THEANO = dataclasses.replace(mnist.BNN_THEANO, num_units=12, batch_size=20, epochs=3)
+TORCH7 = dataclasses.replace(mnist.BNN_TORCH7, num_units=12, batch_size=20, epochs=3)
 
 
 def toy(seed=0):
@@ -60,6 +62,14 @@ def test_learning_rate_decays_by_one_factor_to_the_final_rate():
     np.testing.assert_allclose(rates, [0.3, np.sqrt(0.3 * 0.01), 0.01], rtol=1e-12)
 
 
+def test_learning_rate_is_halved_in_stages():
+    rates = [training.learning_rate(mnist.BNN_TORCH7, epoch) for epoch in (1, 10, 11, 191, 200)]
+    np.testing.assert_allclose(rates, [2**-10, 2**-10, 2**-11, 2**-29, 2**-29], rtol=1e-12)
+    compressed = dataclasses.replace(mnist.BNN_TORCH7, epochs=40)
+    rates = [training.learning_rate(compressed, epoch) for epoch in (1, 2, 3, 40)]
+    np.testing.assert_allclose(rates, [2**-10, 2**-10, 2**-11, 2**-29], rtol=1e-12)
+
+
 def test_record(tmp_path):
     run(SMALL, tmp_path)
     found = json.loads((tmp_path / "run.json").read_text())
@@ -76,7 +86,9 @@ def test_record(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("h", "test_weights"), [(SMALL, "real"), (RELEASED, "ensemble")], ids=["paper", "release"]
+    ("h", "test_weights"),
+    [(SMALL, "real"), (RELEASED, "ensemble"), (THEANO, "binary"), (TORCH7, "binary")],
+    ids=["paper", "release", "bnn-theano", "bnn-torch7"],
 )
 def test_interrupted_run_ends_as_an_uninterrupted_one(tmp_path, monkeypatch, h, test_weights):
     run(h, tmp_path / "whole", test_weights=test_weights)
@@ -234,6 +246,14 @@ def call(capsys, *options):
             ["--method", "none", "--test-weights", "binary"],
             "--test-weights binary is not for method none, which has real ones only; leave it out",
         ),
+        (
+            ["--method", "bnn", "--test-weights", "real"],
+            "--test-weights real is not for method bnn, which has binary ones only; leave it out",
+        ),
+        (
+            ["--protocol", "bnn-torch7", "--method", "none"],
+            "protocol bnn-torch7 has no method none",
+        ),
         (["--resume", "--restart"], "argument --restart: not allowed with argument --resume"),
     ],
 )
@@ -242,6 +262,25 @@ def test_wrong_options(capsys, options, message):
     assert status == 2
     assert error.startswith(f"mnist.py: {message}")
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "row"),
+    [
+        ([], mnist.PAPER),
+        (["--method", "dropout"], mnist.ROWS[3]),
+        (["--protocol", "release"], mnist.RELEASE),
+        (["--method", "bnn"], mnist.BNN_THEANO),
+        (["--protocol", "bnn-torch7"], mnist.BNN_TORCH7),
+    ],
+)
+def test_rows_that_options_choose(tmp_path, monkeypatch, options, row):
+    chosen = []
+    monkeypatch.setattr(training, "run", lambda dataset, h, *rest: chosen.append(h))
+    monkeypatch.setattr(training, "summary", str)
+    monkeypatch.setattr(training.datasets, "load", lambda *args, **more: None)
+    assert training.main("mnist", mnist.ROWS, mnist.build_network, options) == 0
+    assert chosen == [row]
 
 
 def test_full_disk(tmp_path, monkeypatch):
