@@ -20,6 +20,7 @@ from pathlib import Path
 from blocks import ROOT, Rival, alternate, machine, ratio, serve
 
 import original_stack
+from command_line import Parser, run
 
 STEPS = ("mnist-adam", "mnist-published", "cifar10")
 ROUNDS = 20
@@ -175,17 +176,23 @@ def records_of(steps):
     return [original_stack.RESULTS / "benchmarks" / f"{step}.json" for step in steps]
 
 
-def main():
-    parser = argparse.ArgumentParser(
+def main(argv=None):
+    parser = Parser(
         prog="benchmark", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("steps", nargs="*", metavar="STEP", help=", ".join(STEPS))
     parser.add_argument("--torch-python", help="a Python that imports PyTorch, to compare with it")
     parser.add_argument("--rival", choices=["fused", "products"], help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    return run(parser, measure, argv)
+
+
+def measure(args):
+    """The command: times the steps, or serves as a rival of one."""
     unknown = set(args.steps) - set(STEPS)
     if unknown:
-        parser.error(f"unknown step {', '.join(sorted(unknown))}; expected {', '.join(STEPS)}")
+        raise original_stack.UserError(
+            f"unknown step {', '.join(sorted(unknown))}; expected {', '.join(STEPS)}"
+        )
     if args.rival == "fused":
         serve(training_step(args.steps[0]))
     elif args.rival == "products":
@@ -203,8 +210,4 @@ def main():
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except original_stack.UserError as error:
-        print(f"benchmark: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(main())
