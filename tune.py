@@ -29,11 +29,9 @@ GRIDS = {  # {data set: [(protocol, method, {field: values to try})]}
         ("paper", "dropout", {"LR_start": (0.1, 0.3, 1.0), "dropout_in": (0.0, 0.2)}),
     ],
     "cifar10": [
-        (f"table1-{row}", "stochastic", {"LR_start": rates}) for row, rates in RATES.items()
+        (f"table1-{row}", "deterministic", {"LR_start": rates}) for row, rates in RATES.items()
     ],
 }
-# Real weights need more epochs than these before the statistics of training fit them.
-TEST_WEIGHTS = {"mnist": None, "cifar10": "binary"}
 SETTINGS = {  # of all runs
     "mnist": {"epochs": 10},
     "cifar10": {"epochs": 10, "evaluate_every": 5, "width": 0.25, "train_size": 5000},
@@ -62,9 +60,7 @@ def tune(options):
                 )
             h = dataclasses.replace(row, **setting, **choice)
             folder = original_stack.RESULTS / "tuning" / name
-            run = training.run(
-                dataset, h, script.build_network, 1234, folder, TEST_WEIGHTS[options.dataset]
-            )
+            run = training.run(dataset, h, script.build_network, seed=1234, results=folder)
             error = run["valid_error"]
             lines.append(f"{protocol:20}{method:14}{name:30}validation error {error:.2f}%")
     print("\n".join(lines))
