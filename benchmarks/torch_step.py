@@ -10,22 +10,25 @@ from blocks import serve
 from torch.nn.functional import batch_norm, conv2d, max_pool2d, relu
 
 MNIST = [("dense", i, o) for i, o in ((784, 1024), (1024, 1024), (1024, 1024), (1024, 10))]
-CIFAR10 = [
-    ("conv", 3, 128),
-    ("conv+pool", 128, 128),
-    ("conv", 128, 256),
-    ("conv+pool", 256, 256),
-    ("conv", 256, 512),
-    ("conv+pool", 512, 512),
-    ("dense", 8192, 1024),
-    ("dense", 1024, 1024),
-    ("dense", 1024, 10),
-]
+CONVOLUTIONAL = {
+    step: [
+        ("conv", 3, first),
+        ("conv+pool", first, first),
+        ("conv", first, 2 * first),
+        ("conv+pool", 2 * first, 2 * first),
+        ("conv", 2 * first, 4 * first),
+        ("conv+pool", 4 * first, 4 * first),
+        ("dense", 64 * first, 1024),
+        ("dense", 1024, 1024),
+        ("dense", 1024, 10),
+    ]
+    for step, first in (("cifar10", 128), ("svhn", 64))
+}
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("step", choices=["mnist-adam", "mnist-published", "cifar10"])
+    parser.add_argument("step", choices=["mnist-adam", "mnist-published", *CONVOLUTIONAL])
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--channels-last", action="store_true")
     parser.add_argument("--threads", type=int, required=True)
@@ -33,8 +36,8 @@ def main():
     torch.set_num_threads(args.threads)
     torch.manual_seed(1)
     adam = args.step != "mnist-published"
-    conv = args.step == "cifar10"
-    layers = CIFAR10 if conv else MNIST
+    conv = args.step in CONVOLUTIONAL
+    layers = CONVOLUTIONAL.get(args.step, MNIST)
     images = torch.channels_last if args.channels_last else torch.contiguous_format
 
     fans = [(i + o) * (9 if kind != "dense" else 1) for kind, i, o in layers]

@@ -1,10 +1,10 @@
 """Times a training step against the plain graph, PyTorch and the step's bare matrix products.
 
-    ./reproduce benchmark [mnist-adam] [mnist-published] [cifar10] [--torch-python PYTHON]
+    ./reproduce benchmark [mnist-adam] [mnist-published] [cifar10] [svhn] [--torch-python PYTHON]
 
 Steps: MNIST's network of 3 x 1024 with batches of 200, by Adam with scaling and clipping or by the
-published protocol; the published network of CIFAR-10. All stochastic. Rivals take turns of a
-quarter of a second, and ratios are taken within a turn. Prints a table and writes
+published protocol; the published networks of CIFAR-10 and SVHN. All stochastic. Rivals take turns
+of a quarter of a second, and ratios are taken within a turn. Prints a table and writes
 results/benchmarks/<step>.json.
 """
 
@@ -22,22 +22,26 @@ from blocks import ROOT, Rival, alternate, machine, ratio, serve
 import original_stack
 from command_line import Parser, run
 
-STEPS = ("mnist-adam", "mnist-published", "cifar10")
+STEPS = ("mnist-adam", "mnist-published", "cifar10", "svhn")
 ROUNDS = 20
 NAMES = {"fused": "ours", "plain": "ours, plain graph", "products": "bare matrix products"}
 # Products of one step, (rows, depth, columns): forward, data gradient, weight gradient.
 MNIST_PRODUCTS = [(200, 784, 1024), (200, 1024, 1024), (200, 1024, 1024), (200, 1024, 10)]
-CIFAR10_PRODUCTS = [
-    (50 * pixels, 9 * channels, filters)
-    for pixels, channels, filters in (
-        (32 * 32, 3, 128),
-        (32 * 32, 128, 128),
-        (16 * 16, 128, 256),
-        (16 * 16, 256, 256),
-        (8 * 8, 256, 512),
-        (8 * 8, 512, 512),
-    )
-] + [(50, 8192, 1024), (50, 1024, 1024), (50, 1024, 10)]
+CONVOLUTIONAL_PRODUCTS = {
+    step: [
+        (50 * pixels, 9 * channels, filters)
+        for pixels, channels, filters in (
+            (32 * 32, 3, first),
+            (32 * 32, first, first),
+            (16 * 16, first, 2 * first),
+            (16 * 16, 2 * first, 2 * first),
+            (8 * 8, 2 * first, 4 * first),
+            (8 * 8, 4 * first, 4 * first),
+        )
+    ]
+    + [(50, 64 * first, 1024), (50, 1024, 1024), (50, 1024, 10)]
+    for step, first in (("cifar10", 128), ("svhn", 64))
+}
 
 
 def training_step(name):
@@ -46,6 +50,7 @@ def training_step(name):
 
     import cifar10
     import mnist
+    import svhn
     import training
 
     script, h = {
@@ -55,6 +60,7 @@ def training_step(name):
         ),
         "mnist-published": (mnist, mnist.PAPER),
         "cifar10": (cifar10, cifar10.PAPER),
+        "svhn": (cifar10, svhn.PAPER),
     }[name]
     shape = (3, 32, 32) if script is cifar10 else (1, 28, 28)
     model = training.Model(script.build_network(h), h, "real")
@@ -113,7 +119,7 @@ def rivals_of(name, torch_python):
         command = [torch_python, script, name, "--threads", original_stack.threads()]
         rivals["PyTorch"] = Rival(command)
         rivals["torch.compile"] = Rival([*command, "--compile"])
-        if name == "cifar10":
+        if name in CONVOLUTIONAL_PRODUCTS:
             rivals["PyTorch, channels last"] = Rival([*command, "--channels-last"])
             rivals["torch.compile, channels last"] = Rival(
                 [*command, "--compile", "--channels-last"]
@@ -124,7 +130,7 @@ def rivals_of(name, torch_python):
 def compare(name, torch_python):
     """The record of a step: milliseconds of each rival in each round, ratios, time to start."""
     rivals = rivals_of(name, torch_python)
-    times = alternate(rivals, ROUNDS if name != "cifar10" else ROUNDS // 2)
+    times = alternate(rivals, ROUNDS if name not in CONVOLUTIONAL_PRODUCTS else ROUNDS // 2)
     for rival in rivals.values():
         rival.close()
     starts = {}
@@ -196,8 +202,7 @@ def measure(args):
     if args.rival == "fused":
         serve(training_step(args.steps[0]))
     elif args.rival == "products":
-        shapes = CIFAR10_PRODUCTS if args.steps[0] == "cifar10" else MNIST_PRODUCTS
-        serve(products(shapes))
+        serve(products(CONVOLUTIONAL_PRODUCTS.get(args.steps[0], MNIST_PRODUCTS)))
     else:
         steps = args.steps or STEPS
         for name, file in zip(steps, records_of(steps), strict=True):

@@ -267,7 +267,10 @@ def test_runs_that_chose_hyperparameters_are_apart(tmp_path, capsys):
     changes = {"epochs": 10, "epochs_done": 10, "method": "dropout"}
     for rate, error in (("0.3", 2.5), ("1", 2.25)):
         name = f"tuning/LR_start={rate}/mnist/paper-dropout/seed-1"
-        (add_run(tmp_path, name, **changes, valid_error=error) / "first_layer.npz").unlink()
+        folder = add_run(
+            tmp_path, name, **changes, valid_error=error, hyperparameters={"LR_start": float(rate)}
+        )
+        (folder / "first_layer.npz").unlink()
     (add_run(tmp_path, "tuning/LR_start=9/mnist/x/seed-1") / "run.json").write_text("{")
     page = make(tmp_path, capsys)
     assert "from 0 finished runs" in page
