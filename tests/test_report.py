@@ -366,6 +366,19 @@ def test_curves_hold_the_data_of_epochs_csv(tmp_path):
         assert axis.lines[0].get_linestyle() == style
 
 
+def test_titles_fit_their_panels(tmp_path):
+    unofficial = {"official_data": False, "data": [{**FILES[0], "official": False}]}
+    reduced = {"H": 1.0, "width": 0.25, "train_size": 10000}
+    for method in ("none", "stochastic"):
+        for seed in range(1, 21):
+            changes = {"epochs": 40, "hyperparameters": reduced, **unofficial}
+            add_run(tmp_path, method=method, seed=seed, **changes)
+    figure, _ = figures.curves(figures.choose(report.read_runs(tmp_path)[0]))
+    figure.draw_without_rendering()
+    left, right = (axis.title.get_window_extent() for axis in figure.axes[:2])
+    assert left.x1 < right.x0
+
+
 def test_histogram_and_features_hold_the_weights_of_one_seed(tmp_path):
     add_run(tmp_path)
     add_run(tmp_path, seed=2)
