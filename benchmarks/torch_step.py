@@ -11,20 +11,20 @@ from torch.nn.functional import batch_norm, conv2d, dropout, max_pool2d, relu
 
 MNIST = [("dense", i, o) for i, o in ((784, 1024), (1024, 1024), (1024, 1024), (1024, 10))]
 MNIST_BNN = [("dense", i, o) for i, o in ((784, 4096), (4096, 4096), (4096, 4096), (4096, 10))]
-CIFAR10 = [
-    ("conv", 3, 128),
-    ("conv+pool", 128, 128),
-    ("conv", 128, 256),
-    ("conv+pool", 256, 256),
-    ("conv", 256, 512),
-    ("conv+pool", 512, 512),
-    ("dense", 8192, 1024),
-    ("dense", 1024, 1024),
-    ("dense", 1024, 10),
-]
-
-
-BNN = ("mnist-bnn", "cifar10-bnn")
+CONVOLUTIONAL = {
+    step: [
+        ("conv", 3, first),
+        ("conv+pool", first, first),
+        ("conv", first, 2 * first),
+        ("conv+pool", 2 * first, 2 * first),
+        ("conv", 2 * first, 4 * first),
+        ("conv+pool", 4 * first, 4 * first),
+        ("dense", 64 * first, 1024),
+        ("dense", 1024, 1024),
+        ("dense", 1024, 10),
+    ]
+    for step, first in (("cifar10", 128), ("svhn", 64), ("cifar10-bnn", 128))
+}
 
 
 class Sign(torch.autograd.Function):
@@ -43,7 +43,8 @@ class Sign(torch.autograd.Function):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("step", choices=["mnist-adam", "mnist-published", "cifar10", *BNN])
+    dense = ["mnist-adam", "mnist-published", "mnist-bnn"]
+    parser.add_argument("step", choices=[*dense, *CONVOLUTIONAL])
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--channels-last", action="store_true")
     parser.add_argument("--threads", type=int, required=True)
@@ -51,9 +52,9 @@ def main():
     torch.set_num_threads(args.threads)
     torch.manual_seed(1)
     adam = args.step != "mnist-published"
-    conv = args.step.startswith("cifar10")
-    bnn = args.step in BNN
-    layers = CIFAR10 if conv else MNIST_BNN if bnn else MNIST
+    conv = args.step in CONVOLUTIONAL
+    bnn = args.step.endswith("-bnn")
+    layers = CONVOLUTIONAL.get(args.step, MNIST_BNN if bnn else MNIST)
     drop = (0.2, 0.5) if args.step == "mnist-bnn" else (0, 0)  # of inputs and hidden units
     images = torch.channels_last if args.channels_last else torch.contiguous_format
 

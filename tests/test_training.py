@@ -13,10 +13,12 @@ import lasagne
 import numpy as np
 import pytest
 
+import cifar10
 import datasets
 import mnist
 import original_stack
 import record
+import svhn
 import training
 from original_stack import UserError
 
@@ -220,13 +222,106 @@ def test_summary_does_not_compare_unofficial_data():
     assert text.endswith("; not comparable with a published error: unofficial data (b)")
 
 
-def call(capsys, *options):
+def call(capsys, *options, script=mnist):
     status = 0
+    build = getattr(script, "build_network", None)
     try:
-        status = training.main("mnist", mnist.ROWS, mnist.build_network, [*map(str, options)])
+        status = training.main(script.__name__, script.ROWS, build, [*map(str, options)])
     except SystemExit as stop:
         status = stop.code
     return status, capsys.readouterr().err
+
+
+def chosen(monkeypatch, script, *options):
+    """The hyperparameters that options choose."""
+    seen = []
+
+    def run(dataset, h, *rest):
+        seen.append(h)
+        raise UserError
+
+    monkeypatch.setattr(datasets, "load", lambda *args, **kwargs: None)
+    monkeypatch.setattr(training, "run", run)
+    assert training.main("name", script.ROWS, None, options) == 2
+    return seen[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "protocol", "changes"),
+    [
+        ([], "paper", {}),
+        (["--method", "none"], "paper", {"method": "none"}),
+        (["--optimizer", "adam", "--lr-scaling", "on"], "table1-adam-on", {}),
+        (["--optimizer", "adam"], "table1-adam-on", {}),
+        (["--lr-scaling", "off"], "table1-adam-off", {"W_LR_scale": 1.0}),
+        (["--optimizer", "sgd"], "table1-sgd-on", {"W_LR_scale": "Glorot squared"}),
+        (
+            ["--optimizer", "nesterov", "--lr-scaling", "off", "--method", "deterministic"],
+            "table1-nesterov-off",
+            {"W_LR_scale": 1.0},
+        ),
+    ],
+)
+def test_options_choose_a_row_of_a_table(monkeypatch, options, protocol, changes):
+    h = chosen(monkeypatch, cifar10, *options)
+    expected = {"method": "stochastic", "optimizer": "adam", "W_LR_scale": "Glorot", "filters": 128}
+    if protocol != "paper":
+        expected.update(method="deterministic", optimizer=protocol.split("-")[1], filters=64)
+    expected.update(changes, protocol=protocol)
+    assert {name: getattr(h, name) for name in expected} == expected
+
+
+def test_rows_are_named_after_what_chooses_them():
+    for h in (h for h in cifar10.ROWS if "optimizer" in h.choices):
+        assert h.protocol == "table1-{optimizer}-{lr_scaling}".format(**h.choices)
+        assert h.LR_start / h.LR_fin == pytest.approx(1500)
+
+
+@pytest.mark.parametrize(
+    ("script", "options", "message"),
+    [
+        (
+            cifar10,
+            ["--optimizer", "sgd", "--method", "none"],
+            "no row of the published tables is --method none --optimizer sgd; leave one of them "
+            "out",
+        ),
+        (
+            cifar10,
+            ["--protocol", "paper", "--lr-scaling", "off"],
+            "no row of the published tables is --protocol paper --lr-scaling off; leave one of "
+            "them out",
+        ),
+        (mnist, ["--optimizer", "adam"], "unrecognized arguments: --optimizer adam; --help lists "),
+        (
+            svhn,
+            ["--lr-scaling", "on"],
+            "unrecognized arguments: --lr-scaling on; --help lists the ",
+        ),
+        (cifar10, ["--optimizer", "x"], "argument --optimizer: invalid choice: 'x' (choose from "),
+    ],
+)
+def test_choices_that_no_table_has(capsys, script, options, message):
+    status, error = call(capsys, *options, script=script)
+    assert status == 2
+    assert error.startswith(f"{script.__name__}.py: {message}")
+    assert error.count("\n") == 1
+
+
+def test_run_without_a_published_figure(tmp_path):
+    """The paper prints a dash for SGD without scaling."""
+    (h,) = (h for h in cifar10.ROWS if h.protocol == "table1-sgd-off")
+    h = dataclasses.replace(h, epochs=1, filters=1, units=4, batch_size=20)
+    rng = np.random.RandomState(0)
+    parts = [
+        datasets.Subset(rng.rand(n, 3, 32, 32).astype(np.float32), np.arange(n) % 10)
+        for n in (40, 20, 20)
+    ]
+    dataset = datasets.Dataset("cifar10", *parts, (datasets.File("toy", "0" * 32, True),), "none")
+    found = training.run(dataset, h, cifar10.build_network, 1, tmp_path)
+    assert found["published_error"] is None
+    assert (tmp_path / "cifar10/table1-sgd-off-deterministic/seed-1/run.json").exists()
+    assert training.summary(found).endswith("; no published error for this row")
 
 
 @pytest.mark.parametrize(
@@ -252,7 +347,8 @@ def call(capsys, *options):
         ),
         (
             ["--protocol", "bnn-torch7", "--method", "none"],
-            "protocol bnn-torch7 has no method none",
+            "no row of the published tables is --protocol bnn-torch7 --method none; leave one "
+            "of them out",
         ),
         (["--resume", "--restart"], "argument --restart: not allowed with argument --resume"),
     ],
