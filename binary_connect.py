@@ -94,7 +94,8 @@ class _BinarizedWeights:
         self.binary = binary
         self.stochastic = stochastic
         self.H = np.float32(glorot if H == "Glorot" else H)
-        self.W_LR_scale = np.float32(1 / glorot if W_LR_scale == "Glorot" else W_LR_scale)
+        scales = {"Glorot": 1 / glorot, "Glorot squared": 1 / glorot**2}
+        self.W_LR_scale = np.float32(scales.get(W_LR_scale, W_LR_scale))
         self._srng = random_stream()
         self.Wb = None
 
@@ -151,9 +152,10 @@ class DenseLayer(_BinarizedWeights, lasagne.layers.DenseLayer):
         Stochastic or deterministic binarization.
     H : float or "Glorot"
         Magnitude of the binary weights; "Glorot" is sqrt(1.5 / (fan_in + fan_out)).
-    W_LR_scale : float or "Glorot"
-        Factor of the weights' updates; "Glorot" is 1 / sqrt(1.5 / (fan_in + fan_out))
-        (section 2.5, released code).
+    W_LR_scale : float, "Glorot" or "Glorot squared"
+        Factor of the weights' updates; "Glorot" is 1 / sqrt(1.5 / (fan_in + fan_out)), for Adam
+        (section 2.5, released code), "Glorot squared" its square, for SGD and Nesterov momentum
+        (section 2.5).
     **kwargs
         Passed on to :class:`lasagne.layers.DenseLayer`.
     """

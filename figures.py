@@ -4,6 +4,8 @@ training curves (BinaryConnect, figures 1 to 3), as SVG and PNG, readable in bla
 The same runs give the same files, byte by byte.
 """
 
+import textwrap
+
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
@@ -16,6 +18,7 @@ METHODS = {
     "dropout": "50% Dropout",
     "bnn": "BNN",
 }
+PANEL_WIDTH = 42  # characters
 STYLE = {"font.size": 9, "axes.titlesize": 9, "svg.hashsalt": "binaryconnect"}
 
 
@@ -138,6 +141,7 @@ def weights(chosen):
         share = 100 * kept["counts"] / max(1, kept["counts"].sum())
         axis.stairs(share, kept["edges"], fill=True, color="0.6", edgecolor="k", linewidth=0.5)
         axis.set(xlabel="weight", ylabel="share of the weights, %", ylim=(0, None))
+        axis.xaxis.set_major_locator(MaxNLocator(5))
         H = _magnitude(run)
         if H is not None:
             for bound in (-H, H):
@@ -218,6 +222,8 @@ def _panels(chosen, subject, size=2.6):
         axis = figure.add_subplot(rows, columns, i + 1)
         seeds = ", ".join(str(run["seed"]) for run in runs)
         setting = "; ".join(runs[0].departures) or f"{runs[0]['epochs']:,} epochs, as published"
-        axis.set_title(f"{METHODS[method]}, seed{'s' * (len(runs) > 1)} {seeds}\n{setting}")
+        heading = f"{METHODS[method]}, seed{'s' * (len(runs) > 1)} {seeds}"
+        lines = [line for text in (heading, setting) for line in textwrap.wrap(text, PANEL_WIDTH)]
+        axis.set_title("\n".join(lines))
         axes.append(axis)
     return figure, axes, title

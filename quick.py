@@ -7,12 +7,14 @@ import tempfile
 import datasets
 import mnist
 import training
+from command_line import Parser, run
 from original_stack import UserError
 
 EPOCHS = {"mnist": 4, "digits": 20}
 
 
-def main():
+def look(_):
+    """The command: trains each method and prints what came out."""
     try:
         dataset = datasets.load("mnist", train_size=10000)
     except UserError as error:
@@ -23,13 +25,17 @@ def main():
         for row in mnist.ROWS[:4]:
             h = dataclasses.replace(row, epochs=EPOCHS[dataset.name], num_units=512)
             print(f"\n{h.method}", flush=True)
-            run = training.run(dataset, h, mnist.build_network, seed=1234, results=folder)
+            done = training.run(dataset, h, mnist.build_network, seed=1234, results=folder)
             lines.append(
-                f"{h.method:13}  test error {run['test_error']:5.2f}%  {run['seconds']:4.0f} s"
+                f"{h.method:13}  test error {done['test_error']:5.2f}%  {done['seconds']:4.0f} s"
             )
     print(f"\n{dataset.name}, {len(dataset.train.y)} training images, {h.epochs} epochs, 3 x 512")
     print("\n".join(lines))
     print("Too short to compare with the paper: ./reproduce mnist runs its experiment.")
+
+
+def main(argv=None):
+    return run(Parser(prog="quick.py", description=__doc__), look, argv)
 
 
 if __name__ == "__main__":

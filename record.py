@@ -15,12 +15,14 @@ import json
 import os
 import platform
 import subprocess
+import sys
 import zipfile
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
+import command_line
 import original_stack
 from original_stack import UserError
 
@@ -301,5 +303,10 @@ def _disk_errors(path):
         ) from None
 
 
+def main(argv=None):
+    parser = command_line.Parser(prog="record.py", description="What runs here, as JSON.")
+    return command_line.run(parser, lambda _: print(json.dumps(provenance(), indent=2)), argv)
+
+
 if __name__ == "__main__":
-    print(json.dumps(provenance(), indent=2))
+    sys.exit(main())

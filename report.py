@@ -41,32 +41,52 @@ binomial variance of its test error stands in.
 - *not enough runs*, too: it includes zero, but reaches further than {ENOUGH_PRECISION:.0%} of the
   published error to either side;
 - *reproduced*: else;
+- *not judged*: the paper gives no figure, or does not describe the network (its Table 1);
 - *reduced setting*: all runs of the row are on other data, of other size or of other length than
   published. Such runs are listed apart and never judged;
 - *missing*: no run."""
-# Of ./reproduce benchmark: {step: (data set, protocol, training steps an epoch)}.
+TABLE1 = tuple(f"table1-{o}-{s}" for o in ("sgd", "nesterov", "adam") for s in ("off", "on"))
+PROTOCOLS = ("paper", "release", *TABLE1, "bnn-theano", "bnn-torch7")  # that the scripts know
+SMALL_NETWORK = """\
+Table 1 of BinaryConnect. The paper does not describe its small network: ours, and its learning
+rates, are an inference ([DEVIATIONS.md](../DEVIATIONS.md), 14). The dash is the paper's."""
+# Of ./reproduce benchmark: {step: {(data set, protocol): training steps an epoch}}.
 BENCHMARKS = {
-    "mnist-published": ("mnist", "paper", 250),
-    "cifar10": ("cifar10", "paper", 900),
+    "mnist-published": {("mnist", "paper"): 250},
+    "cifar10": {("cifar10", "paper"): 900},
+    "svhn": {("svhn", "paper"): 11967, **{("cifar10", row): 900 for row in TABLE1}},
+    "mnist-bnn": {("mnist", "bnn-theano"): 500},
+    "cifar10-bnn": {("cifar10", "bnn-theano"): 900},
 }
-PROTOCOLS = ("paper", "release")  # that the scripts know
 PAPER_TABLES = {("BinaryConnect", "Table 2"), ("Binarized Neural Networks", "Table 1")}
 NAMES = {"mnist": "MNIST", "cifar10": "CIFAR-10", "svhn": "SVHN"}
 PAPER_TEST_WEIGHTS = {"none": "real", "dropout": "real", "stochastic": "real"}
-PAPER_TEST_WEIGHTS["deterministic"] = "binary"
+PAPER_TEST_WEIGHTS |= {"deterministic": "binary", "bnn": "binary"}
 # Numbers of DEVIATIONS.md that matter to the rows of a protocol, and to those of one method.
 DEVIATIONS = {
-    ("mnist", "paper"): (1, 7),
-    ("mnist", "release"): (1, 2, 4, 7, 10),
-    ("cifar10", "paper"): (1, 2, 3, 5, 7, 10),
-    ("svhn", "paper"): (1, 2, 3, 5, 7, 9, 10),
+    ("mnist", "paper"): (7,),
+    ("mnist", "release"): (2, 7, 10),
+    ("cifar10", "paper"): (2, 7, 10, 12),
+    ("svhn", "paper"): (2, 7, 9, 10, 12, 13),
+    **{("cifar10", row): (2, 7, 10, 12, 14) for row in TABLE1},
+    ("mnist", "bnn-theano"): (1, 2, 7, 10, 15),
+    ("mnist", "bnn-torch7"): (1, 2, 7, 10, 15, 16, 17),
+    **{(data, "bnn-theano"): (1, 2, 5, 7, 10, 12, 15) for data in ("cifar10", "svhn")},
+    **{(data, "bnn-torch7"): (1, 2, 5, 7, 10, 12, 15, 16, 17) for data in ("cifar10", "svhn")},
 }
 METHOD_DEVIATIONS = {
-    ("mnist", "paper", "deterministic"): (6,),
+    ("mnist", "paper", "deterministic"): (1, 6),
+    ("mnist", "paper", "stochastic"): (11,),
     ("mnist", "paper", "dropout"): (6,),
     ("mnist", "release", "none"): (6,),
-    ("mnist", "release", "deterministic"): (6,),
+    ("mnist", "release", "deterministic"): (1, 4, 6),
+    ("mnist", "release", "stochastic"): (4, 11),
     ("mnist", "release", "dropout"): (6,),
+    ("cifar10", "paper", "deterministic"): (1, 5),
+    ("cifar10", "paper", "stochastic"): (3, 5, 11),
+    ("svhn", "paper", "deterministic"): (1, 5),
+    ("svhn", "paper", "stochastic"): (3, 5, 11),
+    **{("cifar10", row, "deterministic"): (1, 5) for row in TABLE1},
 }
 
 
@@ -109,12 +129,15 @@ def read_published():
         return list(csv.DictReader(f))
 
 
-def read_runs(results):
+def read_runs(results, tuning=False):
     """All finished runs below a folder.
 
     Parameters
     ----------
     results : path
+    tuning : bool
+        The runs of results/tuning, by which hyperparameters were chosen (see tune.py), instead of
+        all others.
 
     Returns
     -------
@@ -127,6 +150,8 @@ def read_runs(results):
     folders = {path.parent for name in ("run.json", "epochs.csv") for path in results.rglob(name)}
     for folder in sorted(folders):
         name = folder.relative_to(results).as_posix()
+        if name.startswith("tuning/") != tuning:
+            continue
         try:
             found = _checked(json.loads((folder / "run.json").read_text()))
         except FileNotFoundError:
@@ -157,7 +182,7 @@ def read_runs(results):
             try:
                 setattr(one, attribute, read(folder / file))
             except FileNotFoundError:
-                if file != "evaluation.json":
+                if file != "evaluation.json" and not tuning:
                     notes.append(f"`{name}` has no {file}: it is not in the figures made of it")
             except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
                 notes.append(f"`{name}/{file}` is damaged and left out")
@@ -287,9 +312,12 @@ def difference(errors, images, published):
 
 
 def verdict(errors, images, published):
-    """ "reproduced", "differs", "not enough runs" or "missing", by the rule of HOW_TO_READ."""
+    """ "reproduced", "differs", "not enough runs", "not judged" or "missing", by the rule of
+    HOW_TO_READ."""
     if not errors:
         return "missing"
+    if not published["value"] or published["protocol"] in TABLE1:
+        return "not judged"
     if len(errors) < min(ENOUGH_RUNS, int(published["runs"] or 1)):
         return "not enough runs"
     found, half = difference(errors, images, published)
@@ -303,6 +331,9 @@ def verdict(errors, images, published):
 def command(dataset, protocol, method, seed="N"):
     """The command line of a row's run."""
     chosen = f" --protocol {protocol}" if protocol != "paper" else ""
+    if protocol in TABLE1:
+        _, optimizer, scaling = protocol.split("-")
+        return f"./reproduce {dataset} --optimizer {optimizer} --lr-scaling {scaling} --seed {seed}"
     return f"./reproduce {dataset}{chosen} --method {method} --seed {seed}"
 
 
@@ -346,23 +377,24 @@ def read_benchmarks(results):
     found, notes = {}, []
     for path in sorted(Path(results).glob("benchmarks/*.json")):
         if path.stem in BENCHMARKS:
-            *row, steps = BENCHMARKS[path.stem]
             try:
                 timed = json.loads(path.read_text())["median_milliseconds"]["fused"]
-                found[tuple(row)] = steps * timed / 1000
+                for row, steps in BENCHMARKS[path.stem].items():
+                    found[row] = steps * timed / 1000
             except (OSError, ValueError, TypeError, KeyError):
                 notes.append(f"`benchmarks/{path.name}` is damaged and left out")
     return found, notes
 
 
-def page(published, runs, notes, benchmarks, pictures):
+def page(published, runs, tuned, notes, benchmarks, pictures):
     """The text of results/README.md.
 
     Parameters
     ----------
     published : list of dict
         See `read_published`.
-    runs : list of Run
+    runs, tuned : list of Run
+        Those of results/tuning apart.
     notes : list of str
     benchmarks : dict
     pictures : dict
@@ -380,11 +412,15 @@ def page(published, runs, notes, benchmarks, pictures):
         "a [rule](#how-to-read).",
     ]
     for dataset, name in NAMES.items():
-        rows = [row for row in ours if row["dataset"] == dataset]
+        rows = [r for r in ours if r["dataset"] == dataset and r["protocol"] not in TABLE1]
         parts += [f"## {name}", _comparison(rows, of_row), _others(errors, dataset)]
+    rows = [row for row in ours if row["protocol"] in TABLE1]
+    parts += ["## CIFAR-10, a small network: optimizers and scaling of the learning rates"]
+    parts += [_comparison(rows, of_row), SMALL_NETWORK]
     parts += ["## How to read", HOW_TO_READ, "## Commands", _commands(ours, of_row, benchmarks)]
     parts += _section("## Runs in other settings", _other_settings(runs))
     parts += _section("## Test-time weights", _test_time_weights(runs))
+    parts += _section("## Runs that chose hyperparameters", _tuning(tuned))
     parts += ["## Other published figures", _other_figures(published)]
     if pictures:
         parts.append("## Figures")
@@ -431,10 +467,11 @@ def _comparison(rows, of_row):
             obtained = f"{statistics.mean(found):.2f}"
             spread = f"{statistics.stdev(found):.2f}" if len(found) > 1 else ""
             span = "{:.2f} to {:.2f}".format(*interval(found, images))
-            delta = "{:+.2f} ± {:.2f}".format(*difference(found, images, row))
+            if row["value"]:
+                delta = "{:+.2f} ± {:.2f}".format(*difference(found, images, row))
         elif of_row[key]:
             judged = "reduced setting"
-        value = f"{row['value']} ± {row['spread']}" if row["spread"] else row["value"]
+        value = f"{row['value']} ± {row['spread']}" if row["spread"] else row["value"] or "–"
         value += f" ({row['runs']} runs)" if int(row["runs"] or 1) > 1 else ""
         numbers = sorted(DEVIATIONS.get(key[:2], ()) + METHOD_DEVIATIONS.get(key, ()))
         lines.append(
@@ -508,13 +545,18 @@ def _test_time_weights(runs):
     return f"{text}\n\n{table}"
 
 
-def _other_figures(published):
-    rows = [
-        row
-        for row in published
-        if row["quantity"] != "test error (%)"
-        or (row["paper"], row["table"]) == ("BinaryConnect", "Table 1")
+def _tuning(tuned):
+    lines = [
+        [*one.row, one.path.parents[2].name, "; ".join(one.departures), f"{one['valid_error']:.2f}"]
+        for one in sorted(tuned, key=lambda one: (one.row, one["valid_error"]))
     ]
+    header = ["data set", "protocol", "method", "tried", "setting", "validation error"]
+    text = "By `./reproduce python tune.py`, for what the papers do not record; lowest error first."
+    return f"{text}\n\n{_table(header, lines)}" if lines else ""
+
+
+def _other_figures(published):
+    rows = [row for row in published if row["quantity"] != "test error (%)"]
     lines = [
         [row["paper"], row["table"], NAMES.get(row["dataset"], ""), row["label"], row["quantity"]]
         + [row["value"] or "not given"]
@@ -535,16 +577,18 @@ def write(options):
     if not results.is_dir():
         raise UserError(f"{results} is not a folder; name one that holds runs with --results")
     runs, notes = read_runs(results)
+    tuned, more = read_runs(results, tuning=True)
     benchmarks, damaged = read_benchmarks(results)
+    notes += more + damaged
     try:
         pictures = figures.draw(runs, results / "figures")
-        text = page(read_published(), runs, notes + damaged, benchmarks, pictures)
+        text = page(read_published(), runs, tuned, notes, benchmarks, pictures)
         (results / "README.md").write_text(text)
     except OSError as error:
         raise UserError(
             f"cannot write in {results}: {error.strerror}; make it writable or make room"
         ) from None
-    print(f"{results / 'README.md'}: {len(runs)} runs, {len(notes + damaged)} notes")
+    print(f"{results / 'README.md'}: {len(runs)} runs, {len(notes)} notes")
 
 
 def main(argv=None):

@@ -25,15 +25,22 @@ from tqdm import tqdm
 
 import batch_norm
 import binary_connect
+import command_line
 import datasets
 import fused
 import record
-from command_line import Parser
+from command_line import Parser, Stopped
 from shift_based import shift_adamax
 
 ENSEMBLE_SIZE = 16  # networks drawn for test_weights="ensemble"
 CHECKPOINT_INTERVAL = 60  # seconds
 TARGETS = 2 * np.eye(10, dtype=np.float32) - 1
+OPTIMIZERS = {
+    "sgd": lasagne.updates.sgd,
+    "nesterov": lasagne.updates.nesterov_momentum,  # momentum 0.9
+    "adam": lasagne.updates.adam,
+    "shift-based adamax": shift_adamax,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,15 +54,20 @@ class Hyperparameters:
     method: str  # none, deterministic, stochastic, dropout or bnn
     epochs: int
     batch_size: int
-    optimizer: str  # of OPTIMIZERS
+    optimizer: str  # a key of OPTIMIZERS
     LR_start: float  # learning rate of the first epoch ...
     LR_fin: float  # ... and what it decays to, by one factor per epoch or in LR_stages
     H: float | str  # magnitude of the binary weights
-    W_LR_scale: float | str  # factor of the updates of binary weights
+    W_LR_scale: float | str  # factor of the updates of binary weights, see binary_connect
     hinge: str = "mean"  # squared hinge loss: its mean or its sum over the classes
     evaluate_every: int = 1  # epochs; training images are shuffled as often
     LR_stages: int | None = None  # as many equally long stretches of one learning rate each
     shift_based: bool = False  # method bnn as in the Torch7 experiments
+
+    @property
+    def choices(self):
+        """{option: value} by which the command line chooses this row among those of its script."""
+        return {"protocol": self.protocol, "method": self.method}
 
     @property
     def data_options(self):
@@ -100,13 +112,6 @@ def learning_rate(h, epoch):
     if h.LR_stages:
         share = (epoch - 1) * h.LR_stages // h.epochs / (h.LR_stages - 1)
     return h.LR_start * (h.LR_fin / h.LR_start) ** share
-
-
-OPTIMIZERS = {
-    "sgd": lasagne.updates.sgd,
-    "adam": lasagne.updates.adam,
-    "shift-based adamax": shift_adamax,
-}
 
 
 def updates_of(loss, network, h, LR):
@@ -238,7 +243,7 @@ def run(dataset, h, build_network, seed, results, test_weights=None, resume=Fals
         "seed": seed,
         "epochs": h.epochs,
         "test_weights": test_weights,
-        "published_error": float(published["value"]) if published else None,
+        "published_error": float(published["value"]) if published and published["value"] else None,
         "hyperparameters": dataclasses.asdict(h),
         "fused": fused.enabled(),
         "data": [dataclasses.asdict(file) for file in dataset.files],
@@ -343,7 +348,7 @@ def train(model, h, dataset, seed, folder):
                     raise UserError(f"{line}; lower the learning rate")
                 if signals.received:
                     save()
-                    raise Stopped(signals.received, epoch - 1)
+                    raise _stopped(signals.received, epoch - 1)
             row = dict.fromkeys(record.COLUMNS)
             row.update(epoch=epoch, learning_rate=float(LR), train_loss=float(losses.mean()))
             evaluated = epoch % h.evaluate_every == 0 or epoch == h.epochs
@@ -372,7 +377,7 @@ def train(model, h, dataset, seed, folder):
                 saved = time.monotonic()
             folder.write(run(), progress["rows"])
             if signals.received and epoch < h.epochs:
-                raise Stopped(signals.received, epoch)
+                raise _stopped(signals.received, epoch)
         folder.finish(run(finished=True), progress["rows"], best)
     return folder.run
 
@@ -382,12 +387,8 @@ def best_so_far(rows):
     return min((row["valid_error"] for row in rows), default=math.inf)
 
 
-class Stopped(Exception):
-    """A signal ended the run; everything up to `epoch` is saved."""
-
-    def __init__(self, signum, epoch):
-        super().__init__(f"stopped after epoch {epoch}; the same command goes on from there")
-        self.signum = signum
+def _stopped(signum, epoch):
+    return Stopped(f"stopped after epoch {epoch}; the same command goes on from there", signum)
 
 
 class _Signals:
@@ -478,7 +479,7 @@ def main(dataset_name, rows, build_network, argv=None):
     ----------
     dataset_name : str
     rows : list of Hyperparameters
-        The first is the default.
+        Options choose the first that fits them (see `Hyperparameters.choices`).
     build_network : callable
         build_network(h) returns the output layer.
     argv : list of str or None
@@ -486,18 +487,15 @@ def main(dataset_name, rows, build_network, argv=None):
     Returns
     -------
     int
-        Exit status: 0, 2 for an error of the user's, 128 + signal for a stop.
+        Exit status, see `command_line.run`.
     """
-    default = rows[0]
-    protocols = list(dict.fromkeys(h.protocol for h in rows))
-    methods = list(dict.fromkeys(h.method for h in rows))
     parser = Parser(prog=f"{dataset_name}.py", description=sys.modules["__main__"].__doc__)
-    parser.add_argument(
-        "--protocol", choices=protocols, help="default: the first that has the method"
-    )
-    parser.add_argument(
-        "--method", choices=methods, help="default: the first that the protocol has"
-    )
+    choices = {}
+    for h in rows:
+        for name, value in h.choices.items():
+            choices.setdefault(name, []).append(value)
+    for name, values in choices.items():
+        parser.add_argument(_flag(name), choices=list(dict.fromkeys(values)))
     parser.add_argument("--seed", type=whole(0), default=1234)
     parser.add_argument(
         "--epochs", type=whole(1), help="compresses the learning-rate schedule to as many"
@@ -505,18 +503,19 @@ def main(dataset_name, rows, build_network, argv=None):
     parser.add_argument("--data", metavar="DIR", help="where the data files are or are to go")
     parser.add_argument("--results", metavar="DIR", default=original_stack.RESULTS)
     parser.add_argument("--test-weights", choices=binary_connect.TEST_WEIGHTS)
-    own = [f for f in dataclasses.fields(default) if "option" in f.metadata]
+    own = [f for f in dataclasses.fields(rows[0]) if "option" in f.metadata]
     for f in own:
-        flag = "--" + f.name.replace("_", "-")
-        parser.add_argument(flag, default=f.default, **f.metadata["option"])
+        parser.add_argument(_flag(f.name), default=f.default, **f.metadata["option"])
     again = parser.add_mutually_exclusive_group()
     again.add_argument("--resume", action="store_true", help="demand a run to continue")
     again.add_argument("--restart", action="store_true", help="discard the run that is there")
     parser.add_argument("--allow-unofficial-data", action="store_true")
-    options = parser.parse_args(argv)
-    try:
-        h = _row(rows, options)
+
+    def train_row(options):
+        given = {name: getattr(options, name) for name in choices}
+        h = _row(rows, {k: v for k, v in given.items() if v is not None}, options.test_weights)
         h = dataclasses.replace(h, **{f.name: getattr(options, f.name) for f in own})
+        h = dataclasses.replace(h, epochs=options.epochs or h.epochs)
         dataset = datasets.load(
             dataset_name, options.data, options.allow_unofficial_data, **h.data_options
         )
@@ -530,24 +529,24 @@ def main(dataset_name, rows, build_network, argv=None):
             options.resume,
             options.restart,
         )
-    except UserError as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
-        return 2
-    except Stopped as stop:
-        print(f"{parser.prog}: {stop}", file=sys.stderr)
-        return 128 + stop.signum
-    print(summary(result))
-    return 0
+        print(summary(result))
+
+    return command_line.run(parser, train_row, argv)
 
 
-def _row(rows, options):
-    wanted = [h for h in rows if options.method in (None, h.method)]
-    h = next((h for h in wanted if options.protocol in (None, h.protocol)), None)
+def _flag(name):
+    return "--" + name.replace("_", "-")
+
+
+def _row(rows, given, test_weights):
+    """The first row with the choices that were given."""
+    h = next((h for h in rows if given.items() <= h.choices.items()), None)
     if h is None:
-        raise UserError(f"protocol {options.protocol} has no method {options.method}")
-    if options.test_weights not in (None, *h.kinds_of_weights):
+        options = " ".join(f"{_flag(name)} {value}" for name, value in given.items())
+        raise UserError(f"no row of the published tables is {options}; leave one of them out")
+    if test_weights not in (None, *h.kinds_of_weights):
         raise UserError(
-            f"--test-weights {options.test_weights} is not for method {h.method}, which has "
+            f"--test-weights {test_weights} is not for method {h.method}, which has "
             f"{h.kinds_of_weights[0]} ones only; leave it out"
         )
-    return dataclasses.replace(h, epochs=options.epochs or h.epochs)
+    return h

@@ -14,6 +14,7 @@ from pathlib import Path
 from blocks import Rival, alternate, machine, ratio, serve
 
 import original_stack
+from command_line import Parser, run
 
 BATCH = 50
 LAYERS = [  # channels, filters, height and width
@@ -25,6 +26,7 @@ LAYERS = [  # channels, filters, height and width
     (512, 512, 8),
 ]
 ROUNDS, STEPS = 7, 3
+NAMES = ("fused", "Theano", "products")
 
 
 def convolutions(convolution):
@@ -76,16 +78,19 @@ def step(rival):
     return convolutions(lambda x, w: T.nnet.conv2d(x, w, border_mode=1))
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
+def main(argv=None):
+    parser = Parser(prog="convolution.py", description=__doc__)
     parser.add_argument("--torch-python", help="a Python that imports PyTorch, to compare with it")
-    names = ["fused", "Theano", "products"]
-    parser.add_argument("--rival", choices=names, help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    parser.add_argument("--rival", choices=NAMES, help=argparse.SUPPRESS)
+    return run(parser, measure, argv)
+
+
+def measure(args):
+    """The command: times the convolutions, or serves as a rival."""
     if args.rival is not None:
         serve(step(args.rival))
         return
-    rivals = {name: Rival([sys.executable, __file__, "--rival", name]) for name in names}
+    rivals = {name: Rival([sys.executable, __file__, "--rival", name]) for name in NAMES}
     if args.torch_python is not None:
         script = Path(__file__).with_name("torch_convolution.py")
         command = [args.torch_python, script, "--threads", original_stack.threads()]
@@ -110,8 +115,4 @@ def main():
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except original_stack.UserError as error:
-        print(f"convolution.py: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(main())

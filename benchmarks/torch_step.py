@@ -7,25 +7,44 @@ import math
 
 import torch
 from blocks import serve
-from torch.nn.functional import batch_norm, conv2d, max_pool2d, relu
+from torch.nn.functional import batch_norm, conv2d, dropout, max_pool2d, relu
 
 MNIST = [("dense", i, o) for i, o in ((784, 1024), (1024, 1024), (1024, 1024), (1024, 10))]
-CIFAR10 = [
-    ("conv", 3, 128),
-    ("conv+pool", 128, 128),
-    ("conv", 128, 256),
-    ("conv+pool", 256, 256),
-    ("conv", 256, 512),
-    ("conv+pool", 512, 512),
-    ("dense", 8192, 1024),
-    ("dense", 1024, 1024),
-    ("dense", 1024, 10),
-]
+MNIST_BNN = [("dense", i, o) for i, o in ((784, 4096), (4096, 4096), (4096, 4096), (4096, 10))]
+CONVOLUTIONAL = {
+    step: [
+        ("conv", 3, first),
+        ("conv+pool", first, first),
+        ("conv", first, 2 * first),
+        ("conv+pool", 2 * first, 2 * first),
+        ("conv", 2 * first, 4 * first),
+        ("conv+pool", 4 * first, 4 * first),
+        ("dense", 64 * first, 1024),
+        ("dense", 1024, 1024),
+        ("dense", 1024, 10),
+    ]
+    for step, first in (("cifar10", 128), ("svhn", 64), ("cifar10-bnn", 128))
+}
+
+
+class Sign(torch.autograd.Function):
+    """Binary activations with the straight-through gradient."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return torch.where(x >= 0, 1.0, -1.0)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        (x,) = ctx.saved_tensors
+        return gradient * (x.abs() <= 1)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("step", choices=["mnist-adam", "mnist-published", "cifar10"])
+    dense = ["mnist-adam", "mnist-published", "mnist-bnn"]
+    parser.add_argument("step", choices=[*dense, *CONVOLUTIONAL])
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--channels-last", action="store_true")
     parser.add_argument("--threads", type=int, required=True)
@@ -33,8 +52,10 @@ def main():
     torch.set_num_threads(args.threads)
     torch.manual_seed(1)
     adam = args.step != "mnist-published"
-    conv = args.step == "cifar10"
-    layers = CIFAR10 if conv else MNIST
+    conv = args.step in CONVOLUTIONAL
+    bnn = args.step.endswith("-bnn")
+    layers = CONVOLUTIONAL.get(args.step, MNIST_BNN if bnn else MNIST)
+    drop = (0.2, 0.5) if args.step == "mnist-bnn" else (0, 0)  # of inputs and hidden units
     images = torch.channels_last if args.channels_last else torch.contiguous_format
 
     fans = [(i + o) * (9 if kind != "dense" else 1) for kind, i, o in layers]
@@ -49,21 +70,23 @@ def main():
     gammas = [torch.ones(o, requires_grad=True) for _, _, o in layers]
     betas = [torch.zeros(o, requires_grad=True) for _, _, o in layers]
     running = [(torch.zeros(o), torch.ones(o)) if adam else (None, None) for _, _, o in layers]
-    alpha = 0.1 if conv else 0.15
+    alpha = 0.1 if conv or bnn else 0.15
     if conv:
         X = torch.randn(50, 3, 32, 32).contiguous(memory_format=images)
     else:
-        X = torch.randn(200, 784)
+        X = torch.randn(100 if bnn else 200, 784)
     Y = 2 * torch.nn.functional.one_hot(torch.randint(10, (len(X),)), 10).float() - 1
 
     def binarize():
         return [
-            torch.where(torch.rand_like(W) < ((W / H + 1) / 2).clamp(0, 1), H, -H)
+            torch.where(
+                W >= 0 if bnn else torch.rand_like(W) < ((W / H + 1) / 2).clamp(0, 1), H, -H
+            )
             for W, H in zip(Ws, Hs, strict=True)
         ]
 
     def loss_of(Wbs):
-        x = X
+        x = dropout(X, drop[0]) if drop[0] else X
         for i, ((kind, _, _), Wb) in enumerate(zip(layers, Wbs, strict=True)):
             if kind == "dense":
                 x = x.flatten(1)
@@ -74,7 +97,9 @@ def main():
                     x = max_pool2d(x, 2)
             x = batch_norm(x, *running[i], gammas[i], betas[i], True, alpha, 1e-4)
             if i < len(layers) - 1:
-                x = relu(x)
+                x = Sign.apply(x) if bnn else relu(x)
+                if drop[1]:
+                    x = dropout(x, drop[1])
         hinge = torch.square(torch.clamp(1 - Y * x, min=0))
         return hinge.mean() if adam else hinge.sum(1).mean()
 

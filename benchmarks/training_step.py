@@ -1,11 +1,12 @@
 """Times a training step against the plain graph, PyTorch and the step's bare matrix products.
 
-    ./reproduce benchmark [mnist-adam] [mnist-published] [cifar10] [--torch-python PYTHON]
+    ./reproduce benchmark [STEP ...] [--torch-python PYTHON]
 
-Steps: MNIST's network of 3 x 1024 with batches of 200, by Adam with scaling and clipping or by the
-published protocol; the published network of CIFAR-10. All stochastic. Rivals take turns of a
-quarter of a second, and ratios are taken within a turn. Prints a table and writes
-results/benchmarks/<step>.json.
+Steps: MNIST's network of 3 x 1024 with batches of 200, by Adam with scaling and clipping
+(mnist-adam) or by the published protocol (mnist-published); the published networks of CIFAR-10 and
+SVHN (cifar10, svhn), all stochastic; those of Binarized Neural Networks, as in Theano (mnist-bnn,
+cifar10-bnn). Rivals take turns of a quarter of a second, and ratios are taken within a turn. Prints
+a table and writes results/benchmarks/<step>.json.
 """
 
 import argparse
@@ -20,23 +21,29 @@ from pathlib import Path
 from blocks import ROOT, Rival, alternate, machine, ratio, serve, update_readme
 
 import original_stack
+from command_line import Parser, run
 
-STEPS = ("mnist-adam", "mnist-published", "cifar10")
+STEPS = ("mnist-adam", "mnist-published", "cifar10", "svhn", "mnist-bnn", "cifar10-bnn")
 ROUNDS = 20
 NAMES = {"fused": "ours", "plain": "ours, plain graph", "products": "bare matrix products"}
 # Products of one step, (rows, depth, columns): forward, data gradient, weight gradient.
 MNIST_PRODUCTS = [(200, 784, 1024), (200, 1024, 1024), (200, 1024, 1024), (200, 1024, 10)]
-CIFAR10_PRODUCTS = [
-    (50 * pixels, 9 * channels, filters)
-    for pixels, channels, filters in (
-        (32 * 32, 3, 128),
-        (32 * 32, 128, 128),
-        (16 * 16, 128, 256),
-        (16 * 16, 256, 256),
-        (8 * 8, 256, 512),
-        (8 * 8, 512, 512),
-    )
-] + [(50, 8192, 1024), (50, 1024, 1024), (50, 1024, 10)]
+BNN_PRODUCTS = [(100, 784, 4096), (100, 4096, 4096), (100, 4096, 4096), (100, 4096, 10)]
+CONVOLUTIONAL_PRODUCTS = {
+    step: [
+        (50 * pixels, 9 * channels, filters)
+        for pixels, channels, filters in (
+            (32 * 32, 3, first),
+            (32 * 32, first, first),
+            (16 * 16, first, 2 * first),
+            (16 * 16, 2 * first, 2 * first),
+            (8 * 8, 2 * first, 4 * first),
+            (8 * 8, 4 * first, 4 * first),
+        )
+    ]
+    + [(50, 64 * first, 1024), (50, 1024, 1024), (50, 1024, 10)]
+    for step, first in (("cifar10", 128), ("svhn", 64), ("cifar10-bnn", 128))
+}
 
 
 def training_step(name):
@@ -45,6 +52,7 @@ def training_step(name):
 
     import cifar10
     import mnist
+    import svhn
     import training
 
     script, h = {
@@ -54,9 +62,12 @@ def training_step(name):
         ),
         "mnist-published": (mnist, mnist.PAPER),
         "cifar10": (cifar10, cifar10.PAPER),
+        "svhn": (cifar10, svhn.PAPER),
+        "mnist-bnn": (mnist, mnist.BNN_THEANO),
+        "cifar10-bnn": (cifar10, cifar10.BNN_THEANO),
     }[name]
     shape = (3, 32, 32) if script is cifar10 else (1, 28, 28)
-    model = training.Model(script.build_network(h), h, "real")
+    model = training.Model(script.build_network(h), h, h.default_test_weights)
     random = np.random.RandomState(0)
     X = random.normal(size=(h.batch_size, *shape)).astype(np.float32)
     Y = training.TARGETS[random.randint(10, size=h.batch_size)]
@@ -112,7 +123,7 @@ def rivals_of(name, torch_python):
         command = [torch_python, script, name, "--threads", original_stack.threads()]
         rivals["PyTorch"] = Rival(command)
         rivals["torch.compile"] = Rival([*command, "--compile"])
-        if name == "cifar10":
+        if name in CONVOLUTIONAL_PRODUCTS:
             rivals["PyTorch, channels last"] = Rival([*command, "--channels-last"])
             rivals["torch.compile, channels last"] = Rival(
                 [*command, "--compile", "--channels-last"]
@@ -123,7 +134,7 @@ def rivals_of(name, torch_python):
 def compare(name, torch_python):
     """The record of a step: milliseconds of each rival in each round, ratios, time to start."""
     rivals = rivals_of(name, torch_python)
-    times = alternate(rivals, ROUNDS if name != "cifar10" else ROUNDS // 2)
+    times = alternate(rivals, ROUNDS if name not in CONVOLUTIONAL_PRODUCTS else ROUNDS // 2)
     for rival in rivals.values():
         rival.close()
     starts = {}
@@ -167,22 +178,28 @@ def records_of(steps):
     return [original_stack.RESULTS / "benchmarks" / f"{step}.json" for step in steps]
 
 
-def main():
-    parser = argparse.ArgumentParser(
+def main(argv=None):
+    parser = Parser(
         prog="benchmark", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("steps", nargs="*", metavar="STEP", help=", ".join(STEPS))
     parser.add_argument("--torch-python", help="a Python that imports PyTorch, to compare with it")
     parser.add_argument("--rival", choices=["fused", "products"], help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    return run(parser, measure, argv)
+
+
+def measure(args):
+    """The command: times the steps, or serves as a rival of one."""
     unknown = set(args.steps) - set(STEPS)
     if unknown:
-        parser.error(f"unknown step {', '.join(sorted(unknown))}; expected {', '.join(STEPS)}")
+        raise original_stack.UserError(
+            f"unknown step {', '.join(sorted(unknown))}; expected {', '.join(STEPS)}"
+        )
     if args.rival == "fused":
         serve(training_step(args.steps[0]))
     elif args.rival == "products":
-        shapes = CIFAR10_PRODUCTS if args.steps[0] == "cifar10" else MNIST_PRODUCTS
-        serve(products(shapes))
+        dense = BNN_PRODUCTS if args.steps[0] == "mnist-bnn" else MNIST_PRODUCTS
+        serve(products(CONVOLUTIONAL_PRODUCTS.get(args.steps[0], dense)))
     else:
         steps = args.steps or STEPS
         for name, file in zip(steps, records_of(steps), strict=True):
@@ -196,8 +213,4 @@ def main():
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except original_stack.UserError as error:
-        print(f"benchmark: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(main())

@@ -100,11 +100,14 @@ def test_coefficients_golden(golden):
     values = golden("coefficients")
     for name in values:
         kind, fan_in, fan_out = name.split("_")
-        if kind == "dense":
-            layer = DenseLayer((None, int(fan_in)), int(fan_out), H="Glorot")
-        else:
-            layer = Conv2DLayer((None, int(fan_in), 8, 8), int(fan_out), (3, 3), H="Glorot")
-        np.testing.assert_allclose([layer.H, layer.W_LR_scale], values[name], rtol=1e-6)
+        for scale, power in (("Glorot", 1), ("Glorot squared", 2)):
+            options = {"H": "Glorot", "W_LR_scale": scale}
+            if kind == "dense":
+                layer = DenseLayer((None, int(fan_in)), int(fan_out), **options)
+            else:
+                layer = Conv2DLayer((None, int(fan_in), 8, 8), int(fan_out), (3, 3), **options)
+            expected = values[name] ** [1, power]
+            np.testing.assert_allclose([layer.H, layer.W_LR_scale], expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("build", [DenseLayer, lambda *a, **k: Conv2DLayer(*a, 3, **k)])

@@ -14,6 +14,7 @@ from lasagne.nonlinearities import identity, rectify
 import batch_norm
 import binary_connect
 import binary_net
+import training
 
 
 @pytest.fixture(params=["1", "0"], ids=["fused", "plain"], autouse=True)
@@ -64,13 +65,6 @@ def parameters(network, values, state):
             yield param, values[f"{state}/layer{i:02d}_{param.name}"]
 
 
-OPTIMIZERS = {
-    "adam": lasagne.updates.adam,
-    "sgd": lasagne.updates.sgd,
-    "nesterov": lambda grads, params, LR: lasagne.updates.nesterov_momentum(grads, params, LR, 0.9),
-}
-
-
 @pytest.mark.parametrize(
     ("name", "build", "optimizer", "binary"),
     [
@@ -95,7 +89,7 @@ def test_released_training(golden, name, build, optimizer, binary):
     output = get_output(network, X)
     loss = T.mean(T.sqr(T.maximum(0.0, 1.0 - Y * output)))
     test_output = get_output(network, X, deterministic=True)
-    optimize = OPTIMIZERS[optimizer]
+    optimize = training.OPTIMIZERS[optimizer]
     if binary:
         W_grads = binary_connect.compute_grads(loss, network)
         W = get_all_params(network, binary=True)

@@ -71,8 +71,10 @@ print(original_stack.blas().split()[-1], original_stack.threads(), theano.config
 def test_settings(tmp_path):
     done = python("-c", SETTINGS, BINARYCONNECT_CACHE=str(tmp_path))
     assert done.stderr == ""
-    (floatX, threads), (_, again, directory) = (line.split() for line in done.stdout.splitlines())
-    assert floatX == "float32"
+    (floatX, flags, threads), (_, again, directory) = (
+        line.split() for line in done.stdout.splitlines()
+    )
+    assert (floatX, flags) == ("float32", "-ffp-contract=off")
     assert threads == again == str(len(os.sched_getaffinity(0)))
     assert directory == str(tmp_path / "theano")
 

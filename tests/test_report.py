@@ -1,14 +1,19 @@
 import csv
 import json
+import re
 
 import numpy as np
 import pytest
 import scipy.stats
 from matplotlib.image import imread
 
+import cifar10
 import figures
+import mnist
+import original_stack
 import record
 import report
+import svhn
 
 FILES = [{"name": "train-images", "md5": "0" * 32, "official": True}]
 COMPLETE = {
@@ -63,8 +68,9 @@ def cells(page, start):
     return [cell.strip() for cell in line.strip("|").split("|")]
 
 
-PUBLISHED = {"value": "1.18", "spread": "0.04", "runs": "6"}
-SINGLE = {"value": "8.27", "spread": "", "runs": "1"}
+PUBLISHED = {"protocol": "paper", "value": "1.18", "spread": "0.04", "runs": "6"}
+SINGLE = {"protocol": "paper", "value": "8.27", "spread": "", "runs": "1"}
+SMALL = {"protocol": "table1-adam-on", "value": "10.47", "spread": "", "runs": ""}
 
 
 def test_interval_of_several_seeds_is_students():
@@ -102,6 +108,9 @@ def test_difference_of_single_runs_is_binomial():
         ([1.18, 1.18, 1.18], PUBLISHED, "reproduced"),
         ([8.6], SINGLE, "reproduced"),
         ([9.5], SINGLE, "differs"),
+        ([10.47], SMALL, "not judged"),  # the paper does not describe the network
+        ([], SMALL, "missing"),
+        ([90.0], {**SINGLE, "value": ""}, "not judged"),
     ],
 )
 def test_verdict(errors, published, expected):
@@ -113,7 +122,7 @@ def test_page_of_no_runs(tmp_path, capsys):
     assert "from 0 finished runs" in page
     assert cells(page, "| paper | No regularizer | 1.30") == (
         ["paper", "No regularizer", "1.30 ± 0.04 (6 runs)", "", "", "0", "", "", "**missing**"]
-        + ["1, 7"]
+        + ["7"]
     )
     assert cells(page, "| SVHN | `./reproduce svhn --method none")[1:] == (
         ["`./reproduce svhn --method none --seed N`", "none", "not measured"]
@@ -122,6 +131,15 @@ def test_page_of_no_runs(tmp_path, capsys):
         "`./reproduce mnist --protocol release --method stochastic --seed N`"
     )
     assert "EBP 2.2 ± 0.1; Bitwise DNNs 1.33" in page
+    assert cells(page, "| table1-sgd-off") == (
+        ["table1-sgd-off", "small CNN, SGD, learning rates not scaled", "–", "", "", "0", "", ""]
+        + ["**missing**", "1, 2, 5, 7, 10, 12, 14"]
+    )
+    assert cells(page, "| CIFAR-10 | `./reproduce cifar10 --optimizer nesterov --lr-scaling on")[
+        1:
+    ] == ["`./reproduce cifar10 --optimizer nesterov --lr-scaling on --seed N`"] + (
+        ["none", "not measured"]
+    )
     assert not list((tmp_path / "figures").iterdir())
 
 
@@ -130,7 +148,7 @@ def test_page_of_runs(tmp_path, capsys):
         add_run(tmp_path, seed=seed, test_error=error, seconds=7200.0 + seed)
     page = make(tmp_path, capsys)
     assert cells(page, "| paper | BinaryConnect (stoch.) | 1.18")[3:] == (
-        ["1.18", "0.02", "3", "1.13 to 1.23", "+0.00 ± 0.05", "**reproduced**", "1, 7"]
+        ["1.18", "0.02", "3", "1.13 to 1.23", "+0.00 ± 0.05", "**reproduced**", "7, 11"]
     )
     assert cells(page, "| MNIST | `./reproduce mnist --method stochastic")[2:] == (
         ["1, 2, 3", "2.0 hours (median of these runs)"]
@@ -224,6 +242,69 @@ def test_troubled_runs_are_noted_and_left_out(tmp_path, capsys):
     assert cells(page, "| MNIST | `./reproduce mnist --method stochastic")[2] == "1, 6, 7, 8, 9"
 
 
+def test_rows_of_table_1(tmp_path, capsys):
+    cifar10 = {"dataset": "cifar10", "epochs": 500, "epochs_done": 500}
+    cifar10["hyperparameters"] = {"H": 1.0, "width": 1.0, "train_size": None}
+    cifar10.update(method="deterministic", test_weights="binary")
+    add_run(tmp_path, **cifar10, protocol="table1-sgd-off", test_error=90.0)
+    add_run(tmp_path, **cifar10, protocol="table1-adam-on", test_error=10.5)
+    reduced = {**cifar10, "hyperparameters": {"H": 1.0, "width": 0.25}}
+    add_run(tmp_path, **reduced, protocol="table1-sgd-on", test_error=30.0)
+    page = make(tmp_path, capsys)
+    assert cells(page, "| table1-sgd-off")[2:9] == (
+        ["–", "90.00", "", "1", "89.40 to 90.58", "", "**not judged**"]
+    )
+    assert cells(page, "| table1-adam-on")[2:9] == (
+        ["10.47", "10.50", "", "1", "9.91 to 11.12", "+0.03 ± 0.85", "**not judged**"]
+    )
+    assert cells(page, "| table1-sgd-on")[2:9] == (
+        ["11.45", "", "", "0", "", "", "**reduced setting**"]
+    )
+    assert cells(page, "| cifar10 | table1-sgd-on")[3:5] == ["width 0.25", "30.00"]
+
+
+def test_runs_that_chose_hyperparameters_are_apart(tmp_path, capsys):
+    changes = {"epochs": 10, "epochs_done": 10, "method": "dropout"}
+    for rate, error in (("0.3", 2.5), ("1", 2.25)):
+        name = f"tuning/LR_start={rate}/mnist/paper-dropout/seed-1"
+        folder = add_run(
+            tmp_path, name, **changes, valid_error=error, hyperparameters={"LR_start": float(rate)}
+        )
+        (folder / "first_layer.npz").unlink()
+    (add_run(tmp_path, "tuning/LR_start=9/mnist/x/seed-1") / "run.json").write_text("{")
+    page = make(tmp_path, capsys)
+    assert "from 0 finished runs" in page
+    assert cells(page, "| paper | 50% Dropout")[8] == "**missing**"
+    section = page.split("## Runs that chose hyperparameters")[1].split("## ")[0]
+    setting = "10 epochs instead of 1,000"
+    assert section.splitlines()[-3:-1] == [
+        f"| mnist | paper | dropout | LR_start=1 | {setting} | 2.25 |",
+        f"| mnist | paper | dropout | LR_start=0.3 | {setting} | 2.50 |",
+    ]
+    assert page.endswith(
+        "- `tuning/LR_start=9/mnist/x/seed-1` is left out: its run.json is damaged\n"
+    )
+    assert not list((tmp_path / "figures").iterdir())
+
+
+def test_deviations_are_those_of_the_page():
+    page = (original_stack.ROOT / "DEVIATIONS.md").read_text()
+    written = {int(number) for number in re.findall(r"^(\d+)\. \*\*", page, flags=re.MULTILINE)}
+    named = {n for table in (report.DEVIATIONS, report.METHOD_DEVIATIONS) for n in table.values()}
+    assert {number for numbers in named for number in numbers} <= written
+
+
+def test_commands_and_protocols_are_those_of_the_scripts():
+    for script in (mnist, cifar10, svhn):
+        for h in script.ROWS:
+            assert h.protocol in report.PROTOCOLS
+            if h.protocol in report.TABLE1:
+                words = report.command("cifar10", h.protocol, h.method).split()
+                chosen = dict(zip(words[2::2], words[3::2], strict=True))
+                expected = {"--optimizer": h.optimizer, "--lr-scaling": h.choices["lr_scaling"]}
+                assert chosen == {**expected, "--seed": "N"}
+
+
 def test_no_such_folder(tmp_path, capsys):
     assert report.main(["--results", str(tmp_path / "x")]) == 2
     assert capsys.readouterr().err == (
@@ -235,7 +316,7 @@ def test_published_figures_are_whole():
     rows = report.read_published()
     assert all(None not in row and None not in row.values() for row in rows)
     keys = [(r["dataset"], r["protocol"], r["method"]) for r in rows if r["protocol"]]
-    assert len(keys) == len(set(keys)) == 17
+    assert len(keys) == len(set(keys)) == 23
     assert all(row["value"] or "SGD" in row["label"] for row in rows)
 
 
@@ -283,6 +364,19 @@ def test_curves_hold_the_data_of_epochs_csv(tmp_path):
         expected = [[float(row["epoch"]), float(row[name])] for row in rows]
         np.testing.assert_array_equal(axis.lines[0].get_xydata(), expected)
         assert axis.lines[0].get_linestyle() == style
+
+
+def test_titles_fit_their_panels(tmp_path):
+    unofficial = {"official_data": False, "data": [{**FILES[0], "official": False}]}
+    reduced = {"H": 1.0, "width": 0.25, "train_size": 10000}
+    for method in ("none", "stochastic"):
+        for seed in range(1, 21):
+            changes = {"epochs": 40, "hyperparameters": reduced, **unofficial}
+            add_run(tmp_path, method=method, seed=seed, **changes)
+    figure, _ = figures.curves(figures.choose(report.read_runs(tmp_path)[0]))
+    figure.draw_without_rendering()
+    left, right = (axis.title.get_window_extent() for axis in figure.axes[:2])
+    assert left.x1 < right.x0
 
 
 def test_histogram_and_features_hold_the_weights_of_one_seed(tmp_path):

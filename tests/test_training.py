@@ -13,10 +13,12 @@ import lasagne
 import numpy as np
 import pytest
 
+import cifar10
 import datasets
 import mnist
 import original_stack
 import record
+import svhn
 import training
 from original_stack import UserError
 
@@ -24,6 +26,8 @@ SMALL = dataclasses.replace(mnist.PAPER, num_units=12, batch_size=20, epochs=6, 
 RELEASED = dataclasses.replace(
     mnist.RELEASE, num_units=12, batch_size=20, epochs=3, dropout_hidden=0.5
 )
+THEANO = dataclasses.replace(mnist.BNN_THEANO, num_units=12, batch_size=20, epochs=3)
+TORCH7 = dataclasses.replace(mnist.BNN_TORCH7, num_units=12, batch_size=20, epochs=3)
 
 
 def toy(seed=0):
@@ -60,6 +64,14 @@ def test_learning_rate_decays_by_one_factor_to_the_final_rate():
     np.testing.assert_allclose(rates, [0.3, np.sqrt(0.3 * 0.01), 0.01], rtol=1e-12)
 
 
+def test_learning_rate_is_halved_in_stages():
+    rates = [training.learning_rate(mnist.BNN_TORCH7, epoch) for epoch in (1, 10, 11, 191, 200)]
+    np.testing.assert_allclose(rates, [2**-10, 2**-10, 2**-11, 2**-29, 2**-29], rtol=1e-12)
+    compressed = dataclasses.replace(mnist.BNN_TORCH7, epochs=40)
+    rates = [training.learning_rate(compressed, epoch) for epoch in (1, 2, 3, 40)]
+    np.testing.assert_allclose(rates, [2**-10, 2**-10, 2**-11, 2**-29], rtol=1e-12)
+
+
 def test_record(tmp_path):
     run(SMALL, tmp_path)
     found = json.loads((tmp_path / "run.json").read_text())
@@ -76,7 +88,9 @@ def test_record(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("h", "test_weights"), [(SMALL, "real"), (RELEASED, "ensemble")], ids=["paper", "release"]
+    ("h", "test_weights"),
+    [(SMALL, "real"), (RELEASED, "ensemble"), (THEANO, "binary"), (TORCH7, "binary")],
+    ids=["paper", "release", "bnn-theano", "bnn-torch7"],
 )
 def test_interrupted_run_ends_as_an_uninterrupted_one(tmp_path, monkeypatch, h, test_weights):
     run(h, tmp_path / "whole", test_weights=test_weights)
@@ -208,13 +222,106 @@ def test_summary_does_not_compare_unofficial_data():
     assert text.endswith("; not comparable with a published error: unofficial data (b)")
 
 
-def call(capsys, *options):
+def call(capsys, *options, script=mnist):
     status = 0
+    build = getattr(script, "build_network", None)
     try:
-        status = training.main("mnist", mnist.ROWS, mnist.build_network, [*map(str, options)])
+        status = training.main(script.__name__, script.ROWS, build, [*map(str, options)])
     except SystemExit as stop:
         status = stop.code
     return status, capsys.readouterr().err
+
+
+def chosen(monkeypatch, script, *options):
+    """The hyperparameters that options choose."""
+    seen = []
+
+    def run(dataset, h, *rest):
+        seen.append(h)
+        raise UserError
+
+    monkeypatch.setattr(datasets, "load", lambda *args, **kwargs: None)
+    monkeypatch.setattr(training, "run", run)
+    assert training.main("name", script.ROWS, None, options) == 2
+    return seen[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "protocol", "changes"),
+    [
+        ([], "paper", {}),
+        (["--method", "none"], "paper", {"method": "none"}),
+        (["--optimizer", "adam", "--lr-scaling", "on"], "table1-adam-on", {}),
+        (["--optimizer", "adam"], "table1-adam-on", {}),
+        (["--lr-scaling", "off"], "table1-adam-off", {"W_LR_scale": 1.0}),
+        (["--optimizer", "sgd"], "table1-sgd-on", {"W_LR_scale": "Glorot squared"}),
+        (
+            ["--optimizer", "nesterov", "--lr-scaling", "off", "--method", "deterministic"],
+            "table1-nesterov-off",
+            {"W_LR_scale": 1.0},
+        ),
+    ],
+)
+def test_options_choose_a_row_of_a_table(monkeypatch, options, protocol, changes):
+    h = chosen(monkeypatch, cifar10, *options)
+    expected = {"method": "stochastic", "optimizer": "adam", "W_LR_scale": "Glorot", "filters": 128}
+    if protocol != "paper":
+        expected.update(method="deterministic", optimizer=protocol.split("-")[1], filters=64)
+    expected.update(changes, protocol=protocol)
+    assert {name: getattr(h, name) for name in expected} == expected
+
+
+def test_rows_are_named_after_what_chooses_them():
+    for h in (h for h in cifar10.ROWS if "optimizer" in h.choices):
+        assert h.protocol == "table1-{optimizer}-{lr_scaling}".format(**h.choices)
+        assert h.LR_start / h.LR_fin == pytest.approx(1500)
+
+
+@pytest.mark.parametrize(
+    ("script", "options", "message"),
+    [
+        (
+            cifar10,
+            ["--optimizer", "sgd", "--method", "none"],
+            "no row of the published tables is --method none --optimizer sgd; leave one of them "
+            "out",
+        ),
+        (
+            cifar10,
+            ["--protocol", "paper", "--lr-scaling", "off"],
+            "no row of the published tables is --protocol paper --lr-scaling off; leave one of "
+            "them out",
+        ),
+        (mnist, ["--optimizer", "adam"], "unrecognized arguments: --optimizer adam; --help lists "),
+        (
+            svhn,
+            ["--lr-scaling", "on"],
+            "unrecognized arguments: --lr-scaling on; --help lists the ",
+        ),
+        (cifar10, ["--optimizer", "x"], "argument --optimizer: invalid choice: 'x' (choose from "),
+    ],
+)
+def test_choices_that_no_table_has(capsys, script, options, message):
+    status, error = call(capsys, *options, script=script)
+    assert status == 2
+    assert error.startswith(f"{script.__name__}.py: {message}")
+    assert error.count("\n") == 1
+
+
+def test_run_without_a_published_figure(tmp_path):
+    """The paper prints a dash for SGD without scaling."""
+    (h,) = (h for h in cifar10.ROWS if h.protocol == "table1-sgd-off")
+    h = dataclasses.replace(h, epochs=1, filters=1, units=4, batch_size=20)
+    rng = np.random.RandomState(0)
+    parts = [
+        datasets.Subset(rng.rand(n, 3, 32, 32).astype(np.float32), np.arange(n) % 10)
+        for n in (40, 20, 20)
+    ]
+    dataset = datasets.Dataset("cifar10", *parts, (datasets.File("toy", "0" * 32, True),), "none")
+    found = training.run(dataset, h, cifar10.build_network, 1, tmp_path)
+    assert found["published_error"] is None
+    assert (tmp_path / "cifar10/table1-sgd-off-deterministic/seed-1/run.json").exists()
+    assert training.summary(found).endswith("; no published error for this row")
 
 
 @pytest.mark.parametrize(
@@ -234,6 +341,15 @@ def call(capsys, *options):
             ["--method", "none", "--test-weights", "binary"],
             "--test-weights binary is not for method none, which has real ones only; leave it out",
         ),
+        (
+            ["--method", "bnn", "--test-weights", "real"],
+            "--test-weights real is not for method bnn, which has binary ones only; leave it out",
+        ),
+        (
+            ["--protocol", "bnn-torch7", "--method", "none"],
+            "no row of the published tables is --protocol bnn-torch7 --method none; leave one "
+            "of them out",
+        ),
         (["--resume", "--restart"], "argument --restart: not allowed with argument --resume"),
     ],
 )
@@ -242,6 +358,25 @@ def test_wrong_options(capsys, options, message):
     assert status == 2
     assert error.startswith(f"mnist.py: {message}")
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "row"),
+    [
+        ([], mnist.PAPER),
+        (["--method", "dropout"], mnist.ROWS[3]),
+        (["--protocol", "release"], mnist.RELEASE),
+        (["--method", "bnn"], mnist.BNN_THEANO),
+        (["--protocol", "bnn-torch7"], mnist.BNN_TORCH7),
+    ],
+)
+def test_rows_that_options_choose(tmp_path, monkeypatch, options, row):
+    chosen = []
+    monkeypatch.setattr(training, "run", lambda dataset, h, *rest: chosen.append(h))
+    monkeypatch.setattr(training, "summary", str)
+    monkeypatch.setattr(training.datasets, "load", lambda *args, **more: None)
+    assert training.main("mnist", mnist.ROWS, mnist.build_network, options) == 0
+    assert chosen == [row]
 
 
 def test_full_disk(tmp_path, monkeypatch):

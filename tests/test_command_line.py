@@ -1,0 +1,80 @@
+"""How every command ends: exit statuses, and what it prints then."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from command_line import Parser, Stopped, run
+from original_stack import ROOT, UserError
+
+
+def end(capsys, error=None, argv=()):
+    """(status, stdout, stderr) of a command that prints a line, then raises `error`."""
+
+    def command(options):
+        print("output")
+        if error:
+            raise error
+
+    try:
+        status = run(Parser(prog="program"), command, argv)
+    except SystemExit as stop:
+        status = stop.code
+    return status, *capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (None, (0, "output\n", "")),
+        (UserError("mend it"), (2, "output\n", "program: mend it\n")),
+        (Stopped("saved", signal.SIGTERM), (143, "output\n", "program: saved\n")),
+    ],
+)
+def test_ends(capsys, error, expected):
+    assert end(capsys, error) == expected
+
+
+def test_errors_of_the_program_are_not_hidden(capsys):
+    with pytest.raises(ZeroDivisionError):
+        end(capsys, ZeroDivisionError())
+
+
+def test_wrong_option(capsys):
+    assert end(capsys, argv=["--x"]) == (
+        (2, "", "program: unrecognized arguments: --x; --help lists the options\n")
+    )
+
+
+LINES = """
+import sys
+from command_line import Parser, run
+sys.exit(run(Parser(), lambda options: print("line\\n" * int(sys.argv.pop())), []))
+"""
+
+
+@pytest.mark.parametrize("lines", [1, 100000])  # that fail when flushed, and when printed
+def test_reader_of_the_output_is_gone(lines):
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-c", LINES, str(lines)],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        cwd=ROOT,
+        text=True,
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")
+
+
+@pytest.mark.parametrize("program", ["record.py", "multiplications.py"])
+def test_programs_share_it(program):
+    done = subprocess.run(
+        [sys.executable, ROOT / program, "--x"], capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.returncode == 2
+    assert done.stderr == f"{program}: unrecognized arguments: --x; --help lists the options\n"
