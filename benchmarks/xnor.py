@@ -22,6 +22,7 @@ from pathlib import Path
 from blocks import ROOT, Rival, alternate, machine, ratio, serve, update_readme
 
 import original_stack
+from command_line import Parser, run
 
 SIZES = (1024, 2048, 4096, 8192)
 UNITS, IMAGES = 4096, 10_000
@@ -195,7 +196,7 @@ def compare(task, size, images, path, options):
     results = [r.facts.pop("results") for r in rivals.values() if "results" in r.facts]
     if any(result != results[0] for result in results):
         raise original_stack.UserError(f"{task} {size}: rivals differ; expected equal results")
-    large = size >= 4096 and images > 1
+    large = size >= 4096 and images != 1
     times = alternate(rivals, 3 if large else 7, seconds=0.25)
     parts = {name: rival.facts.pop("part") for name, rival in rivals.items()}
     for rival in rivals.values():
@@ -244,21 +245,23 @@ def footnote(weights, machine):
     )
 
 
-def main():
-    parser = argparse.ArgumentParser(
+def main(argv=None):
+    parser = Parser(
         prog="benchmark xnor",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--torch-python", help="a Python that imports PyTorch")
-    parser.add_argument(
-        "--larq-python", help="a Python with larq-compute-engine and tensorflow (version 2)"
-    )
+    parser.add_argument("--larq-python", help="a Python with requirements-larq.txt installed")
     parser.add_argument("--small", action="store_true", help="a trial with small sizes, no record")
     for name, kind in (("task", str), ("size", int), ("images", int), ("path", Path)):
         parser.add_argument(f"--{name}", type=kind, help=argparse.SUPPRESS)
     parser.add_argument("--rival", choices=["xnor", "sgemm", "plain"], help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    return run(parser, measure, argv)
+
+
+def measure(args):
+    """The command: times all tasks, or serves as a rival of one."""
     if args.rival:
         if args.task == "product":
             step, part, results = product(args.rival, args.size)
@@ -292,8 +295,4 @@ def main():
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except original_stack.UserError as error:
-        print(f"benchmark xnor: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(main())
