@@ -63,19 +63,18 @@ def product(rival, size):
     from fused import xnor
 
     random = np.random.RandomState(size)
-    a, b = (random.choice(np.float32([-1, 1]), (size, size)) for _ in range(2))
+    a, b = (random.randint(0, 2, (size, size), np.int8) for _ in range(2))
     rows = size
     if rival == "xnor":
-        A, B = (
-            theano.shared(xnor.pack_bits(a > 0)),
-            theano.shared(xnor.panels(xnor.pack_bits(b > 0))),
-        )
-        output = xnor.dot(A, B, size, size)
+        packed, panels = xnor.pack_bits(a), xnor.panels(xnor.pack_bits(b))
+        output = xnor.dot(theano.shared(packed), theano.shared(panels), size, size)
     elif rival == "sgemm":
-        output = T.dot(theano.shared(a), theano.shared(np.ascontiguousarray(b.T)))
+        a, b = (theano.shared(2 * np.float32(x) - 1, borrow=True) for x in (a, b.T.copy()))
+        output = T.dot(a, b)
     else:
         rows = max(CHECKED, min(size, PLAIN_OPERATIONS // size**2))
-        output = plain_product()(theano.shared(a[:rows]), theano.shared(b))
+        a, b = (theano.shared(2 * np.float32(x) - 1, borrow=True) for x in (a[:rows], b))
+        output = plain_product()(a, b)
     step = theano.function([], output)
     return step, rows / size, step()[:CHECKED].astype(int).tolist()
 

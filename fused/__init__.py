@@ -1,7 +1,7 @@
 """The training step's inner loops as Theano ops in C: vectorized, threaded, one pass each.
 
 Every op has a twin in plain Theano that says what it computes; BINARYCONNECT_FUSED=0 chooses the
-twins.
+twins. xnor.py, which packed networks run on, is apart: it has kernels for several processors.
 """
 
 import original_stack  # noqa: F401  (before Theano)
