@@ -17,11 +17,11 @@ import training
 
 RATES = {  # of Table 1, wider apart for the optimizers that do not divide by the gradient's size
     "adam-on": (0.001, 0.003, 0.01),
-    "adam-off": (0.003, 0.01, 0.03),
+    "adam-off": (0.003, 0.01, 0.03, 0.1),
     "nesterov-on": (0.01, 0.1, 1.0),
     "nesterov-off": (0.1, 1.0, 10.0),
-    "sgd-on": (0.1, 1.0, 10.0),
-    "sgd-off": (1.0, 10.0, 100.0),
+    "sgd-on": (1.0, 10.0),
+    "sgd-off": (10.0, 100.0),
 }
 GRIDS = {  # {data set: [(protocol, method, {field: values to try})]}
     "mnist": [

@@ -256,8 +256,8 @@ def test_troubled_runs_are_noted_and_left_out(tmp_path, capsys):
 )
 def test_damaged_values(tmp_path, key, values):
     for value in values:
-        add_run(tmp_path, "run", **{key: value})
-        assert report.read_runs(tmp_path) == ([], ["`run` is left out: its run.json is damaged"])
+        (tmp_path / "run.json").write_text(json.dumps({**COMPLETE, key: value}))
+        assert report.read_runs(tmp_path) == ([], ["`.` is left out: its run.json is damaged"])
 
 
 @pytest.mark.parametrize("key", list(COMPLETE)[: list(COMPLETE).index("started")])
