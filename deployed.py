@@ -1,4 +1,5 @@
-"""A trained network in one file of packed binary weights, run by numpy alone.
+"""A trained network in one file of packed binary weights, run by numpy alone; those with binary
+activations too are packed.py's, which `load` and the command take as well.
 
 The file, version 1, is an .npz archive without pickles:
 
@@ -153,10 +154,9 @@ def load(path):
             with np.load(f, allow_pickle=False) as archive:
                 arrays = {name: archive[name] for name in archive.files}
         manifest = json.loads(str(arrays.pop("manifest")))
-        if manifest["format"] != "binaryconnect":
-            raise ValueError(manifest["format"])
-        if manifest["version"] == VERSION:
-            _check(manifest, arrays)
+        version, check, network = _format(manifest["format"])
+        if manifest["version"] == version:
+            check(manifest, arrays)
     except FileNotFoundError:
         raise UserError(
             f"{path} does not exist; ./reproduce export RUN_DIR makes such files"
@@ -165,12 +165,23 @@ def load(path):
         raise UserError(
             f"{path} is damaged or no file of ./reproduce export; make it again from its run"
         ) from None
-    if manifest["version"] != VERSION:
+    if manifest["version"] != version:
         raise UserError(
-            f"{path} is of version {manifest['version']!r}, this program reads {VERSION}; export "
+            f"{path} is of version {manifest['version']!r}, this program reads {version}; export "
             "the run again"
         )
-    return Network(manifest, arrays)
+    return network(manifest, arrays)
+
+
+def _format(name):
+    """Version, check and class of a format."""
+    if name == "bnn":
+        import packed  # with Theano, which the other format does without
+
+        return packed.VERSION, packed.check, packed.Network
+    if name != "binaryconnect":
+        raise ValueError
+    return VERSION, _check, Network
 
 
 def _check(manifest, arrays):
@@ -277,7 +288,7 @@ def describe_sizes(network):
 
 
 def main(argv=None):
-    parser = Parser(prog="predict", description="Predicted classes of images, by numpy alone.")
+    parser = Parser(prog="predict", description="Predicted classes of images.")
     parser.add_argument("file", metavar="FILE", help="made by ./reproduce export")
     parser.add_argument("images", metavar="IMAGES", help="raw pixels: .npy, .npz or IDX (.gz)")
     return run(parser, predict, argv)

@@ -1,5 +1,6 @@
 """A trained run as one deployable file: weights packed one bit each, batch normalization folded to
-scale and shift. deployed.py documents the format and runs it.
+scale and shift or, where activations are binary too, to a threshold. deployed.py and packed.py
+document the formats and run them.
 """
 
 import sys
@@ -9,14 +10,19 @@ import original_stack  # noqa: F401  (before Theano and Lasagne)
 # isort: split
 import lasagne
 import numpy as np
+import theano
+import theano.tensor as T
 
 import batch_norm
 import datasets
 import deployed
+import packed
 import preprocessing
+import shift_based
 import trained
 import training
 from command_line import Parser, run
+from fused import xnor
 from original_stack import UserError
 
 
@@ -81,6 +87,153 @@ def export(one, dataset, raw):
     return made, int(np.sum(made.predict(_pixels(raw.test)) != classes))
 
 
+def export_bnn(one, dataset):
+    """The deployable network of a run with binary activations.
+
+    Parameters
+    ----------
+    one : trained.TrainedRun
+    dataset : datasets.Dataset
+        That it was trained on.
+
+    Returns
+    -------
+    network : packed.Network
+    unequal : int
+        The number of test images with an output that is not, bit for bit, the checkpoint's.
+
+    Raises
+    ------
+    UserError
+        If the last layer does not compute as packed.py does.
+    """
+    network = one.network()
+    X = T.tensor4()
+    expression = lasagne.layers.get_output(network, X, deterministic=True, test_weights="binary")
+    of_theano = theano.function([X], expression)
+    batches = range(0, len(dataset.test.y), 200)
+    outputs = np.concatenate([of_theano(dataset.test.X[i : i + 200]) for i in batches])
+
+    arrays, layers = {}, []
+    parts = list(stages(network))
+    for i, (layer, following) in enumerate(parts):
+        W = layer.W.get_value()
+        dense = W.ndim == 2
+        arrays[f"weights{i}"] = packed.pack(np.where(np.clip((W + 1) / 2, 0, 1) >= 0.5, 1, -1))
+        most = W[:, 0].size if dense else W[0].size
+        most *= 1 if i else 255
+        ask = _asked(layer, following)
+        if i < len(parts) - 1:
+            arrays[f"threshold{i}"], negative = thresholds(ask, most, W.shape[1 if dense else 0])
+            arrays[f"negative{i}"] = xnor.pack_bits(negative)
+        else:
+            arrays.update(_affine(layer, following))
+            sums = np.arange(-most, most + 1)[:, np.newaxis] * np.ones(W.shape[1], np.int32)
+            if not np.array_equal(packed.normalized(sums, arrays), ask(sums)):
+                raise UserError(
+                    "the last layer rounds in another order than the file's; export without "
+                    "THEANO_FLAGS of your own"
+                )
+        pool = any(isinstance(f, lasagne.layers.MaxPool2DLayer) for f in following)
+        kind = "dense" if dense else "convolution"
+        layers.append({"kind": kind, "shape": list(W.shape), "pool": pool})
+    manifest = {
+        "format": "bnn",
+        "version": packed.VERSION,
+        **{key: one.run[key] for key in ("dataset", "protocol", "method", "seed")},
+        "test_error": 100 * float(np.mean(outputs.argmax(axis=1) != dataset.test.y)),
+        "image": list(dataset.test.X.shape[1:]),
+        "layers": layers,
+    }
+    made = packed.Network(manifest, arrays)
+    equal = made.outputs(_pixels(dataset.test)) == outputs
+    return made, int(np.sum(~equal.all(axis=1)))
+
+
+def stages(network):
+    """(layer with weights, those that follow it up to the next) from the bottom up."""
+    layers = lasagne.layers.get_all_layers(network)
+    weights = [i for i, layer in enumerate(layers) if hasattr(layer, "W")]
+    for start, end in zip(weights, [*weights[1:], len(layers)], strict=True):
+        yield layers[start], layers[start + 1 : end]
+
+
+def after(sums, layer, following):
+    """What the layers make, at test time, of the product of the first one's inputs and weights.
+
+    Pooling is left out: the maximum of what a non-decreasing function gives is what it gives of the
+    maximum.
+
+    Parameters
+    ----------
+    sums : float32 variable (batch, units, ...)
+    layer : Layer
+        With weights.
+    following : list of Layer
+        That follow it, up to the next with weights.
+    """
+    x = sums if layer.b is None else sums + layer.b.dimshuffle("x", 0, *["x"] * (sums.ndim - 2))
+    x = layer.nonlinearity(x)
+    for one in following:
+        if not isinstance(one, lasagne.layers.MaxPool2DLayer):
+            x = one.get_output_for(x, deterministic=True)
+    return x
+
+
+def _asked(layer, following):
+    """A function from sums, whole numbers (n, units), to what `after` gives."""
+    sums = T.TensorType("float32", (False,) * layer.W.ndim)()
+    function = theano.function([sums], after(sums, layer, following))
+
+    def ask(values):
+        shape = (*values.shape, *[1] * (sums.ndim - 2))
+        return function(np.float32(values).reshape(shape)).reshape(values.shape)
+
+    return ask
+
+
+def thresholds(ask, most, units):
+    """Where the activations of units turn, found by bisection.
+
+    Parameters
+    ----------
+    ask : callable
+        From whole numbers (1, units) to activations, +1 and -1, monotonic in each unit.
+    most : int
+        Sums are whole numbers from -most to most, below 2^24, so that float32 holds them.
+    units : int
+
+    Returns
+    -------
+    thresholds : int32 array of shape (units,)
+    negative : bool array of shape (units,)
+        A unit is +1 where (sum >= threshold) xor negative.
+    """
+
+    def positive(sums):
+        return ask(sums[np.newaxis])[0] > 0
+
+    low, high = np.full(units, -most), np.full(units, most)
+    first, last = positive(low), positive(high)
+    while (high - low > 1).any():  # positive(high) is last, positive(low) first
+        middle = (low + high) // 2
+        turned = positive(middle) == last
+        high = np.where(turned, middle, high)
+        low = np.where(turned, low, middle)
+    return np.int32(np.where(first == last, -most, high)), ~last
+
+
+def _affine(layer, following):
+    """Arrays of the last layer's bias and batch normalization; see packed.py."""
+    (normalization,) = (one for one in following if hasattr(one, "gamma"))
+    values = {name: getattr(normalization, name).get_value() for name in packed.LAST[1:]}
+    if isinstance(normalization, shift_based.ShiftBatchNormLayer):
+        for name in ("gamma", "inv_std"):
+            values[name] = shift_based.ap2(T.constant(values[name])).eval()
+    bias = np.zeros_like(values["beta"]) if layer.b is None else layer.b.get_value()
+    return {"bias": bias, **values}
+
+
 def _blocks(network):
     """(layer with weights, whether max pooling follows, batch normalization) from the bottom up."""
     found, pool = [], False
@@ -133,8 +286,14 @@ def write(options):
     if one.run["dataset"] == "digits":
         raise UserError("the embedded digits have no raw pixels to predict; export a run on MNIST")
     dataset = one.dataset(options.data)
-    raw = datasets.load(one.run["dataset"], options.data, not dataset.official, inputs="signed")
-    made, unequal = export(one, dataset, raw)
+    if one.h.method == "bnn":
+        made, unequal = export_bnn(one, dataset)
+        compared = "outputs equal to the checkpoint's, bit for bit"
+    else:
+        name, unofficial = one.run["dataset"], not dataset.official
+        raw = datasets.load(name, options.data, unofficial, inputs="signed")
+        made, unequal = export(one, dataset, raw)
+        compared = "classes equal to the checkpoint's"
     path = one.path / "deployed.npz"
     try:
         made.save(path)
@@ -142,7 +301,7 @@ def write(options):
         raise UserError(f"cannot write {path}: {error.strerror}; make room") from None
     images = len(dataset.test.y)
     print(f"{path}: test error {made.manifest['test_error']:.2f}% with the weights exported")
-    print(f"classes equal to the checkpoint's: {images - unequal:,} of {images:,} test images")
+    print(f"{compared}: {images - unequal:,} of {images:,} test images")
     print(deployed.describe_sizes(made))
 
 

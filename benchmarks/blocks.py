@@ -18,8 +18,9 @@ import original_stack
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def serve(step, **facts):
-    """What a rival's process runs: a first `step`, then a block of them for each line of input.
+def serve(step, least=3, **facts):
+    """What a rival's process runs: a first `step`, then a block of them, `least` at least, for each
+    line of input.
 
     Prints a line of JSON each: `facts` and the clock's time after the first step; then the block's
     median time of a step in milliseconds.
@@ -28,7 +29,7 @@ def serve(step, **facts):
     print(json.dumps({"ready": time.time(), **facts}), flush=True)
     for line in sys.stdin:
         times = []
-        while len(times) < 3 or sum(times) < float(line):
+        while len(times) < least or sum(times) < float(line):
             start = time.perf_counter()
             step()
             times.append(time.perf_counter() - start)
@@ -67,7 +68,7 @@ class Rival:
         return json.loads(line)
 
     def block(self, seconds):
-        """Median milliseconds of a step over a block of that length, of three steps at least."""
+        """Median milliseconds of a step over a block of that length."""
         print(seconds, file=self._process.stdin, flush=True)
         return self._read()
 
@@ -91,6 +92,13 @@ def alternate(rivals, rounds, seconds=0.25):
 def ratio(times, name, other):
     """Median over the rounds of the time of `name` over that of `other`."""
     return statistics.median(a / b for a, b in zip(times[name], times[other], strict=True))
+
+
+def update_readme(mark, lines, path=ROOT / "README.md"):
+    """Puts `lines` between the mark and the next end in the README."""
+    before, mark, rest = path.read_text().partition(f"<!-- made by {mark} -->\n")
+    _, end, after = rest.partition("<!-- end -->")
+    path.write_text(before + mark + "\n".join(lines) + "\n" + end + after)
 
 
 def machine():

@@ -18,7 +18,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from blocks import ROOT, Rival, alternate, machine, ratio, serve
+from blocks import ROOT, Rival, alternate, machine, ratio, serve, update_readme
 
 import original_stack
 from command_line import Parser, run
@@ -174,14 +174,6 @@ def table(records):
         )
 
 
-def update_readme(path=ROOT / "README.md"):
-    """Puts the table of the records of results/benchmarks between the README's two marks."""
-    records = [json.loads(file.read_text()) for file in records_of(STEPS) if file.exists()]
-    before, mark, rest = path.read_text().partition("<!-- made by ./reproduce benchmark -->\n")
-    _, end, after = rest.partition("<!-- end -->")
-    path.write_text(before + mark + "\n".join(table(records)) + "\n" + end + after)
-
-
 def records_of(steps):
     return [original_stack.RESULTS / "benchmarks" / f"{step}.json" for step in steps]
 
@@ -216,7 +208,8 @@ def measure(args):
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(json.dumps(record, indent=1) + "\n")
         if original_stack.RESULTS == ROOT / "results":
-            update_readme()
+            records = [json.loads(file.read_text()) for file in records_of(STEPS) if file.exists()]
+            update_readme("./reproduce benchmark", table(records))
 
 
 if __name__ == "__main__":

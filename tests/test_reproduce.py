@@ -101,3 +101,9 @@ def test_active_environment_that_satisfies_the_lock_is_used(machine):
     done = reproduce("python", "-c", "import sys; print(sys.prefix)", root=machine, **environment)
     assert (done.stdout, done.stderr) == (f"{sys.prefix}\n", "")
     assert not (machine / ".venv").exists()
+
+
+def test_benchmark_xnor_is_a_program_of_its_own():
+    done = reproduce("benchmark", "xnor", "--help")
+    assert done.returncode == 0
+    assert done.stdout.startswith("usage: benchmark xnor [-h] [--torch-python")

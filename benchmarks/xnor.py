@@ -1,0 +1,298 @@
+"""Times binarized products and networks against float kernels and other engines.
+
+    ./reproduce benchmark xnor [--torch-python PYTHON] [--larq-python PYTHON]
+
+Products of n x n matrices of +-1, n from 1024 to 8192, and MNIST's network of 3 x 4096 (Binarized
+Neural Networks, section 1.6 and figure 3) with batches of 10,000 and of one image, by the packed
+kernels that this processor has, by OpenBLAS and by a plain float kernel (plain_product.c: not
+vectorized, on all threads). Packed products take packed operands; networks take pixels. The plain
+kernel and Larq Compute Engine, which is not optimized for x86, do a part of the large tasks, and
+their times are scaled up. Rivals take turns, and ratios are taken within a turn. Prints a table and
+writes results/benchmarks/xnor.json.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import types
+from pathlib import Path
+
+from blocks import ROOT, Rival, alternate, machine, ratio, serve, update_readme
+
+import original_stack
+from command_line import Parser, run
+
+SIZES = (1024, 2048, 4096, 8192)
+UNITS, IMAGES = 4096, 10_000
+LARQ_IMAGES = 100
+PLAIN_OPERATIONS = 2**30  # what the plain kernel does of a task, multiplications and additions
+CHECKED = 8  # rows or images whose results must be equal
+
+
+def plain_product():
+    """The op of plain_product.c: of float32 (n, depth) and (m, depth) to (n, m)."""
+    import theano
+    import theano.tensor as T
+
+    class PlainProduct(theano.gof.COp):
+        __props__ = ()
+
+        def __init__(self):
+            super().__init__(["plain_product.c"], "APPLY_SPECIFIC(plain_product)")
+
+        def c_compile_args(self):
+            return ["-O3", "-fopenmp"]
+
+        def c_code_cache_version(self):
+            return (1,)
+
+        def make_node(self, a, b):
+            return theano.Apply(self, [a, b], [T.fmatrix()])
+
+    return PlainProduct()
+
+
+def product(rival, size):
+    """A function that multiplies, the part of the rows that it takes, and their first results."""
+    import numpy as np
+    import theano
+    import theano.tensor as T
+
+    from fused import xnor
+
+    random = np.random.RandomState(size)
+    a, b = (random.choice(np.float32([-1, 1]), (size, size)) for _ in range(2))
+    rows = size
+    if rival == "xnor":
+        A, B = (
+            theano.shared(xnor.pack_bits(a > 0)),
+            theano.shared(xnor.panels(xnor.pack_bits(b > 0))),
+        )
+        output = xnor.dot(A, B, size, size)
+    elif rival == "sgemm":
+        output = T.dot(theano.shared(a), theano.shared(np.ascontiguousarray(b.T)))
+    else:
+        rows = max(CHECKED, min(size, PLAIN_OPERATIONS // size**2))
+        output = plain_product()(theano.shared(a[:rows]), theano.shared(b))
+    step = theano.function([], output)
+    return step, rows / size, step()[:CHECKED].astype(int).tolist()
+
+
+def network_of(units):
+    """MNIST's network with weights of +-1, random ones, and batch normalization that suits them."""
+    import dataclasses
+
+    import lasagne
+    import numpy as np
+
+    import mnist
+
+    lasagne.random.set_rng(np.random.RandomState(0))
+    network = mnist.build_network(dataclasses.replace(mnist.BNN_THEANO, num_units=units))
+    random = np.random.RandomState(1)
+    for layer in lasagne.layers.get_all_layers(network):
+        if hasattr(layer, "W"):
+            layer.W.set_value(np.where(layer.W.get_value() >= 0, np.float32(1), np.float32(-1)))
+            spread = np.sqrt(layer.W.get_value().shape[0])
+        elif hasattr(layer, "gamma"):
+            shape = layer.gamma.get_value().shape
+            layer.mean.set_value(np.float32(random.normal(0, spread / 2, shape)))
+            layer.inv_std.set_value(np.float32(np.full(shape, 1 / spread)))
+            layer.gamma.set_value(np.float32(random.normal(0, 1, shape)))
+    return network
+
+
+def pixels_of(images):
+    import numpy as np
+
+    return np.random.RandomState(2).randint(0, 256, (images, 1, 28, 28)).astype(np.uint8)
+
+
+def export_network(units, path):
+    """Writes the packed network; returns sizes of its weights."""
+    import numpy as np
+
+    import datasets
+    import export
+
+    part = datasets.Subset(np.float32(pixels_of(CHECKED)) * 2 - 255, np.zeros(CHECKED, int))
+    dataset = datasets.Dataset("mnist", part, part, part, files=(), preprocessing="")
+    run = {"dataset": "mnist", "protocol": "bnn-theano", "method": "bnn", "seed": 0}
+    one = types.SimpleNamespace(run=run, network=lambda: network_of(units))
+    made, unequal = export.export_bnn(one, dataset)
+    if unequal:
+        raise original_stack.UserError("packed and Theano networks differ; expected equal outputs")
+    made.save(path)
+    return made.sizes()
+
+
+def network(rival, units, images, path):
+    """A function that computes the network's outputs, the part of the images that it takes, and
+    the first results."""
+    import numpy as np
+    import theano
+    import theano.tensor as T
+
+    import deployed
+    import export
+
+    pixels = pixels_of(images)
+    if rival == "xnor":
+        made = deployed.load(path)
+
+        def step():
+            return made.outputs(pixels)
+    else:
+        X = T.matrix()
+        x = X
+        for layer, following in export.stages(network_of(units)):
+            W = layer.W.get_value()
+            if rival == "sgemm":
+                sums = T.dot(x, theano.shared(W))
+            else:
+                sums = plain_product()(x, theano.shared(np.ascontiguousarray(W.T)))
+            x = export.after(sums, layer, following)
+        function = theano.function([X], x)
+        if rival == "plain":
+            operations = 784 * units + 2 * units**2 + 10 * units
+            pixels = pixels[: max(CHECKED, PLAIN_OPERATIONS // operations)]
+        inputs = np.float32(pixels.reshape(len(pixels), 784)) * 2 - 255
+
+        def step():
+            return function(inputs)
+
+    return step, len(pixels) / images, step()[:CHECKED].tolist()
+
+
+def rivals_of(task, size, images, path, options):
+    """{rival: its process} for a task."""
+    from fused import xnor
+
+    this = [sys.executable, __file__, "--task", task, "--size", size, "--images", images]
+    this += ["--path", path, "--rival"]
+    rivals = {
+        f"xnor, {kernel}": Rival([*this, "xnor"], BINARYCONNECT_XNOR=kernel)
+        for kernel in xnor.kernels()
+    }
+    rivals["OpenBLAS sgemm"] = Rival([*this, "sgemm"])
+    rivals["plain float kernel"] = Rival([*this, "plain"])
+    if task == "network":
+        for name, python, script, most in (
+            ("PyTorch", options.torch_python, "torch_mlp.py", images),
+            ("Larq Compute Engine", options.larq_python, "larq_mlp.py", LARQ_IMAGES),
+        ):
+            if python:
+                command = [python, Path(__file__).with_name(script), "--units", size]
+                command += ["--images", min(images, most), "--of", images]
+                rivals[name] = Rival([*command, "--threads", original_stack.threads()])
+    return rivals
+
+
+def compare(task, size, images, path, options):
+    """The record of a task."""
+    rivals = rivals_of(task, size, images, path, options)
+    results = [r.facts.pop("results") for r in rivals.values() if "results" in r.facts]
+    if any(result != results[0] for result in results):
+        raise original_stack.UserError(f"{task} {size}: rivals differ; expected equal results")
+    large = size >= 4096 and images != 1
+    times = alternate(rivals, 3 if large else 7, seconds=0.25)
+    parts = {name: rival.facts.pop("part") for name, rival in rivals.items()}
+    for rival in rivals.values():
+        rival.close()
+    times = {name: [t / parts[name] for t in found] for name, found in times.items()}
+    ours = [name for name in rivals if name.startswith("xnor, ")]
+    return {
+        "task": task,
+        "size": size,
+        "images": images,
+        "median_milliseconds": {name: statistics.median(t) for name, t in times.items()},
+        "over": {one: {name: ratio(times, name, one) for name in times} for one in ours},
+        "part_timed": parts,
+        "versions": {name: r.facts["version"] for name, r in rivals.items() if r.facts},
+        "milliseconds": times,
+    }
+
+
+def title(record):
+    if record["task"] == "product":
+        return f"{record['size']} x {record['size']} x {record['size']}"
+    many = "one image" if record["images"] == 1 else f"{record['images']:,} images"
+    return f"MNIST, 3 x {record['size']}, {many}"
+
+
+def table(records):
+    """Markdown lines: a row for each task and rival."""
+    kernels = list(records[0]["over"])
+    yield "| task | by | ms | " + " | ".join(f"x {kernel}" for kernel in kernels) + " |"
+    yield "|---|---|---|" + "---|" * len(kernels)
+    for record in records:
+        for rival, milliseconds in record["median_milliseconds"].items():
+            part = record["part_timed"][rival]
+            name = rival if part == 1 else f"{rival} ({part:.2%} of it timed)"
+            ratios = " | ".join(f"{record['over'][kernel][rival]:.2f}" for kernel in kernels)
+            yield f"| {title(record)} | {name} | {milliseconds:.4g} | {ratios} |"
+
+
+def footnote(weights, machine):
+    whole, packed = weights
+    others = "".join(f", {name} {version}" for name, version in machine["versions"].items())
+    return (
+        f"Weights of the network: {whole:,} bytes as float32, {packed:,} packed, "
+        f"{whole / packed:.1f} times less. {machine['processor']}, {machine['threads']} threads, "
+        f"{machine['blas']}{others}."
+    )
+
+
+def main(argv=None):
+    parser = Parser(
+        prog="benchmark xnor",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--torch-python", help="a Python that imports PyTorch")
+    parser.add_argument("--larq-python", help="a Python with requirements-larq.txt installed")
+    parser.add_argument("--small", action="store_true", help="a trial with small sizes, no record")
+    for name, kind in (("task", str), ("size", int), ("images", int), ("path", Path)):
+        parser.add_argument(f"--{name}", type=kind, help=argparse.SUPPRESS)
+    parser.add_argument("--rival", choices=["xnor", "sgemm", "plain"], help=argparse.SUPPRESS)
+    return run(parser, measure, argv)
+
+
+def measure(args):
+    """The command: times all tasks, or serves as a rival of one."""
+    if args.rival:
+        if args.task == "product":
+            step, part, results = product(args.rival, args.size)
+        else:
+            step, part, results = network(args.rival, args.size, args.images, args.path)
+        serve(step, least=1, part=part, results=results)
+        return
+    sizes, units, images = ((256, 512), 256, 300) if args.small else (SIZES, UNITS, IMAGES)
+    records = []
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "network.npz")
+        weights = export_network(units, path)
+        tasks = [("product", size, 0) for size in sizes]
+        for task in [*tasks, ("network", units, images), ("network", units, 1)]:
+            records.append(compare(*task, path, args))
+            print("\n".join(table(records[-1:])), flush=True)
+    record = {
+        "weights_bytes": {"float32": weights[0], "packed": weights[1]},
+        "machine": {**machine(), "versions": records[-1]["versions"]},
+        "records": records,
+    }
+    note = footnote(weights, record["machine"])
+    print(note)
+    if args.small:
+        return
+    file = original_stack.RESULTS / "benchmarks" / "xnor.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(record, indent=1) + "\n")
+    if original_stack.RESULTS == ROOT / "results":
+        update_readme("./reproduce benchmark xnor", [*table(records), "", note])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
