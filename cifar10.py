@@ -74,21 +74,34 @@ BNN_TORCH7 = replace(
     LR_stages=10,  # halved every 50 epochs
     shift_based=True,
 )
-# Table 1: optimizers, with and without scaling of the learning rates, on a small network that the
-# paper does not describe. The network and the learning rates are ours (DEVIATIONS.md, 14).
-TABLE1 = replace(PAPER, protocol="table1-adam-on", method="deterministic", filters=64)
-SQUARED = replace(TABLE1, W_LR_scale="Glorot squared")
-UNSCALED = replace(TABLE1, W_LR_scale=1.0)
+
+
+def _table1(optimizer, scaling, W_LR_scale, LR_start):
+    """A row of Table 1: optimizers, with and without scaling of the learning rates, on a small
+    network that the paper does not describe. All but the optimizer and the scaling is our
+    inference (DEVIATIONS.md, 14); the rate decays as far as in the rows of Table 2."""
+    return replace(
+        PAPER,
+        protocol=f"table1-{optimizer}-{scaling}",
+        method="deterministic",
+        optimizer=optimizer,
+        W_LR_scale=W_LR_scale,
+        filters=64,
+        LR_start=LR_start,
+        LR_fin=LR_start * PAPER.LR_fin / PAPER.LR_start,
+    )
+
+
 ROWS = [
     PAPER,
     replace(PAPER, method="deterministic"),
     replace(PAPER, method="none"),
-    TABLE1,
-    replace(UNSCALED, protocol="table1-adam-off"),
-    replace(SQUARED, protocol="table1-nesterov-on", optimizer="nesterov"),
-    replace(UNSCALED, protocol="table1-nesterov-off", optimizer="nesterov"),
-    replace(SQUARED, protocol="table1-sgd-on", optimizer="sgd"),
-    replace(UNSCALED, protocol="table1-sgd-off", optimizer="sgd"),
+    _table1("adam", "on", "Glorot", 0.003),
+    _table1("adam", "off", 1.0, 0.3),
+    _table1("nesterov", "on", "Glorot squared", 0.1),
+    _table1("nesterov", "off", 1.0, 1.0),
+    _table1("sgd", "on", "Glorot squared", 1.0),
+    _table1("sgd", "off", 1.0, 10.0),
     BNN_THEANO,
     BNN_TORCH7,
 ]

@@ -88,6 +88,9 @@ METHOD_DEVIATIONS = {
     ("svhn", "paper", "stochastic"): (3, 5, 11),
     **{("cifar10", row, "deterministic"): (1, 5) for row in TABLE1},
 }
+# What reading a damaged file may raise.
+DAMAGE = OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, EOFError
+DAMAGE += (zipfile.BadZipFile,)
 
 
 @dataclass
@@ -154,10 +157,11 @@ def read_runs(results, tuning=False):
             continue
         try:
             found = _checked(json.loads((folder / "run.json").read_text()))
+            one = Run(folder, found, departures(found))
         except FileNotFoundError:
             notes.append(f"`{name}` is left out: it has no run.json")
             continue
-        except (OSError, ValueError, KeyError, TypeError):
+        except DAMAGE:
             notes.append(f"`{name}` is left out: its run.json is damaged")
             continue
         if not found["finished"]:
@@ -173,7 +177,6 @@ def read_runs(results, tuning=False):
             notes.append(f"`{name}` is left out: the same run as `{seen[identity]}`")
             continue
         seen[identity] = name
-        one = Run(folder, found, departures(found))
         for attribute, file, read in (
             ("rows", "epochs.csv", _read_rows),
             ("first_layer", "first_layer.npz", _read_first_layer),
@@ -184,25 +187,31 @@ def read_runs(results, tuning=False):
             except FileNotFoundError:
                 if file != "evaluation.json" and not tuning:
                     notes.append(f"`{name}` has no {file}: it is not in the figures made of it")
-            except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
+            except DAMAGE:
                 notes.append(f"`{name}/{file}` is damaged and left out")
         runs.append(one)
     return runs, notes
 
 
 def _checked(found):
-    """What run.json holds, if the report can rely on it; else a KeyError, TypeError, ValueError."""
+    """What run.json holds, if the report can rely on it; else one of DAMAGE."""
     texts = [found[key] for key in ("dataset", "protocol", "method", "test_weights")]
-    numbers = [found[key] for key in ("seed", "epochs", "epochs_done", "test_images", "seconds")]
+    counts = [found[key] for key in ("seed", "epochs", "epochs_done", "test_images")]
+    numbers = [*counts, found["seconds"]]
     numbers += [found["test_error"], found["valid_error"]] if found["finished"] else []
     if not all(isinstance(text, str) for text in texts):
+        raise TypeError
+    if not all(isinstance(count, int) for count in counts) or not found["test_images"]:
         raise TypeError
     if not all(math.isfinite(number) and number >= 0 for number in numbers):
         raise ValueError
     if found["finished"] and not found["test_error"] <= 100:
         raise ValueError
-    found["hyperparameters"].keys()
-    [file["official"] for file in found["data"]]
+    H = found["hyperparameters"].get("H", 1.0)
+    if not (H == "Glorot" or isinstance(H, float | int | None)):
+        raise TypeError
+    dict(found.get("versions") or {})
+    [(file["official"], file["name"]) for file in found["data"]]
     return found
 
 
@@ -218,13 +227,18 @@ def _read_rows(path):
 def _read_first_layer(path):
     with open(path, "rb") as f, np.load(f, allow_pickle=False) as archive:
         kept = {name: archive[name] for name in ("shape", "counts", "edges", "weights")}
-    if len(kept["edges"]) != len(kept["counts"]) + 1 or kept["weights"].ndim != len(kept["shape"]):
+    units = 1 if len(kept["shape"]) == 2 else 0  # the axis of which the first are kept
+    inputs = np.delete(kept["shape"], units).tolist()
+    if np.delete(kept["weights"].shape, units).tolist() != inputs:
+        raise ValueError
+    if len(kept["edges"]) != len(kept["counts"]) + 1:
         raise ValueError
     return kept
 
 
 def _read_evaluation(path):
     evaluation = json.loads(path.read_text())
+    [int(size) for size in evaluation["ensemble"]]
     for error in (evaluation["binary"], evaluation["real"], *evaluation["ensemble"].values()):
         if error is not None and not 0 <= error <= 100:
             raise ValueError

@@ -14,10 +14,11 @@ import datasets
 import mnist
 import original_stack
 import training
+from original_stack import UserError
 
 RATES = {  # of Table 1, wider apart for the optimizers that do not divide by the gradient's size
     "adam-on": (0.001, 0.003, 0.01),
-    "adam-off": (0.003, 0.01, 0.03),
+    "adam-off": (0.003, 0.01, 0.03, 0.1, 0.3),
     "nesterov-on": (0.01, 0.1, 1.0),
     "nesterov-off": (0.1, 1.0, 10.0),
     "sgd-on": (0.1, 1.0, 10.0),
@@ -60,9 +61,12 @@ def tune(options):
                 )
             h = dataclasses.replace(row, **setting, **choice)
             folder = original_stack.RESULTS / "tuning" / name
-            run = training.run(dataset, h, script.build_network, seed=1234, results=folder)
-            error = run["valid_error"]
-            lines.append(f"{protocol:20}{method:14}{name:30}validation error {error:.2f}%")
+            try:
+                run = training.run(dataset, h, script.build_network, seed=1234, results=folder)
+                found = f"validation error {run['valid_error']:.2f}%"
+            except UserError as error:  # such as a loss that is not finite
+                found = str(error)
+            lines.append(f"{protocol:20}{method:14}{name:30}{found}")
     print("\n".join(lines))
 
 

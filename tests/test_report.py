@@ -242,6 +242,41 @@ def test_troubled_runs_are_noted_and_left_out(tmp_path, capsys):
     assert cells(page, "| MNIST | `./reproduce mnist --method stochastic")[2] == "1, 6, 7, 8, 9"
 
 
+@pytest.mark.parametrize(
+    ("key", "values"),
+    [
+        *((key, [None, "1", -1]) for key in ("seed", "epochs", "test_images", "seconds")),
+        *((key, [None, 1]) for key in ("dataset", "protocol", "method", "test_weights")),
+        ("test_images", [0, 1.5]),
+        ("test_error", [-1, 101, []]),
+        ("hyperparameters", [None, [], "x", {"H": "x"}, {"width": "x"}, {"train_size": []}]),
+        ("data", [None, [1], [{"official": True}]]),
+        ("versions", ["x", [1]]),
+    ],
+)
+def test_damaged_values(tmp_path, key, values):
+    for value in values:
+        (tmp_path / "run.json").write_text(json.dumps({**COMPLETE, key: value}))
+        assert report.read_runs(tmp_path) == ([], ["`.` is left out: its run.json is damaged"])
+
+
+@pytest.mark.parametrize("key", list(COMPLETE)[: list(COMPLETE).index("started")])
+def test_missing_values(tmp_path, key):
+    found = {k: v for k, v in COMPLETE.items() if k != key}
+    (tmp_path / "run.json").write_text(json.dumps(found))
+    assert report.read_runs(tmp_path) == ([], ["`.` is left out: its run.json is damaged"])
+
+
+@pytest.mark.parametrize(
+    "changes", [{"real": 101}, {"binary": "x"}, {"ensemble": []}, {"ensemble": {"x": 1.0}}]
+)
+def test_damaged_evaluation(tmp_path, changes):
+    found = {"binary": 2.0, "real": 1.0, "ensemble": {"1": 3.0}, **changes}
+    (add_run(tmp_path, "run") / "evaluation.json").write_text(json.dumps(found))
+    ((run,), notes) = report.read_runs(tmp_path)
+    assert (run.evaluation, notes) == (None, ["`run/evaluation.json` is damaged and left out"])
+
+
 def test_rows_of_table_1(tmp_path, capsys):
     cifar10 = {"dataset": "cifar10", "epochs": 500, "epochs_done": 500}
     cifar10["hyperparameters"] = {"H": 1.0, "width": 1.0, "train_size": None}

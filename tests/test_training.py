@@ -277,6 +277,16 @@ def test_rows_are_named_after_what_chooses_them():
         assert h.LR_start / h.LR_fin == pytest.approx(1500)
 
 
+@pytest.mark.parametrize("h", cifar10.ROWS[3:], ids=lambda h: h.protocol)
+def test_learning_rates_of_table_1_are_the_best_on_record(h):
+    tried = {}
+    for path in (original_stack.ROOT / "results" / "tuning").rglob("run.json"):
+        run = json.loads(path.read_text())
+        if run["protocol"] == h.protocol and run["finished"]:
+            tried[run["valid_error"]] = run["hyperparameters"]["LR_start"]
+    assert tried[min(tried)] == h.LR_start
+
+
 @pytest.mark.parametrize(
     ("script", "options", "message"),
     [
