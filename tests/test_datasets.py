@@ -319,7 +319,7 @@ def test_cifar10_is_split(tmp_path, batches):
     ):
         assert part.X.shape == (len(expected), 3, 32, 32)
         assert part.X.dtype == np.float32
-        np.testing.assert_allclose(part.X.reshape(-1, 3072), expected / 127.5 - 1, atol=1e-6)
+        assert np.array_equal(part.X.reshape(-1, 3072), 2.0 * expected - 255)
         assert np.array_equal(part.y, targets)
 
 
