@@ -104,6 +104,6 @@ def test_active_environment_that_satisfies_the_lock_is_used(machine):
 
 
 def test_benchmark_xnor_is_a_program_of_its_own():
-    done = reproduce("benchmark", "xnor", "--help")
+    done = reproduce("benchmark", "xnor", "--help", **os.environ)
     assert done.returncode == 0
     assert done.stdout.startswith("usage: benchmark xnor [-h] [--torch-python")
