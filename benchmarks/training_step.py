@@ -167,9 +167,10 @@ def table(records):
     yield ""
     for record in records:
         machine, starts = record["machine"], record["seconds_to_first_step"]
+        torch = f", PyTorch {machine['torch']}" if machine["torch"] else ""
         yield (
             f"{record['step']}: {machine['processor']}, {machine['threads']} threads, "
-            f"{machine['blas']}, PyTorch {machine['torch']}; from the command to the first step "
+            f"{machine['blas']}{torch}; from the command to the first step "
             f"{starts['warm_cache']:.1f} s, {starts['cold_cache']:.1f} s with nothing compiled yet."
         )
 
