@@ -20,11 +20,14 @@ import svhn
 
 MLP = {"num_units": 12, "batch_size": 20}
 CNN = {"filters": 2, "units": 9, "batch_size": 20}
-SVHN = dataclasses.replace(svhn.PAPER, method="none", lcn="all-channels", **CNN)
+SVHN = {"stochastic": "released", "deterministic": "released", "none": "all-channels"}  # lcn
 NETWORKS = [
-    *(("mnist", dataclasses.replace(h, **MLP), mnist.build_network) for h in mnist.ROWS[:6]),
-    ("cifar10", dataclasses.replace(cifar10.ROWS[1], **CNN), cifar10.build_network),
-    ("svhn", SVHN, cifar10.build_network),
+    *(("mnist", dataclasses.replace(h, **MLP), mnist.build_network) for h in mnist.ROWS[:8]),
+    *(("cifar10", dataclasses.replace(h, **CNN), cifar10.build_network) for h in cifar10.ROWS[:3]),
+    *(
+        ("svhn", dataclasses.replace(h, lcn=SVHN[h.method], **CNN), cifar10.build_network)
+        for h in svhn.ROWS[:3]
+    ),
 ]
 
 
@@ -43,7 +46,8 @@ def sets(name, h):
         inputs = [preprocessing.whiten(part, *zca) for part in contrast]
     else:
         contrast = [preprocessing.global_contrast_normalize(part) for part in pixels]
-        inputs = [preprocessing.local_contrast_normalize(part) for part in contrast]
+        channels = None if h.lcn == "all-channels" else [0]
+        inputs = [preprocessing.local_contrast_normalize(part, channels) for part in contrast]
 
     def dataset(parts):
         y = np.arange(230) % 10
@@ -85,7 +89,7 @@ def test_round_trip(tmp_path, capsys, name, h, build_network):
     made, unequal = export.export(trained_run(h, build_network, dataset), dataset, raw)
     assert unequal == 0
     classes = made.predict(pixels)
-    assert len(set(classes)) > 2
+    assert np.ptp(made.outputs(pixels), axis=0).max() > 0.1  # the images make a difference
     assert made.manifest["test_error"] == pytest.approx(100 * np.mean(classes != dataset.test.y))
     made.save(tmp_path / "file.npz")
     np.save(tmp_path / "images.npy", pixels)
