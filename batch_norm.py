@@ -47,18 +47,11 @@ class BatchNormLayer(lasagne.layers.Layer):
 
     def __init__(self, incoming, axes=None, epsilon=0.01, alpha=0.5, nonlinearity=None, **kwargs):
         super().__init__(incoming, **kwargs)
-        if axes is None:
-            axes = [axis for axis in range(len(self.input_shape)) if axis != 1]
-        self.axes = lasagne.utils.as_tuple(axes, 1) if np.isscalar(axes) else tuple(axes)
+        self.axes = _checked_axes(axes, self.input_shape)
         self.epsilon = epsilon
         self.alpha = alpha
         self.nonlinearity = nonlinearity or lasagne.nonlinearities.identity
         shape = [1 if i in self.axes else size for i, size in enumerate(self.input_shape)]
-        if None in shape:
-            raise ValueError(
-                f"BatchNormLayer needs the size of every axis that it does not normalize over; "
-                f"given input_shape={self.input_shape}, axes={self.axes}"
-            )
         fixed = {"trainable": False, "regularizable": False}
         self.mean = self.add_param(ZEROS, shape, "mean", **fixed)
         self.std = self.add_param(ONES, shape, "std", **fixed)
@@ -81,6 +74,20 @@ class BatchNormLayer(lasagne.layers.Layer):
             T.addbroadcast(x, *self.axes) for x in (mean, std, self.beta, self.gamma)
         )
         return self.nonlinearity((input - mean) * (gamma / (std + self.epsilon)) + beta)
+
+
+def _checked_axes(axes, input_shape):
+    """The axes to normalize over, a tuple (None: all but the second); ValueError where another's
+    size is not known."""
+    if axes is None:
+        axes = [axis for axis in range(len(input_shape)) if axis != 1]
+    axes = lasagne.utils.as_tuple(axes, 1) if np.isscalar(axes) else tuple(axes)
+    if any(size is None for i, size in enumerate(input_shape) if i not in axes):
+        raise ValueError(
+            f"BatchNormLayer needs the size of every axis that it does not normalize over; "
+            f"given input_shape={input_shape}, axes={axes}"
+        )
+    return axes
 
 
 def tracked(running, batch, alpha):
@@ -158,17 +165,10 @@ class LasagneBatchNormLayer(lasagne.layers.Layer):
         **kwargs,
     ):
         super().__init__(incoming, **kwargs)
-        if axes == "auto":
-            axes = [axis for axis in range(len(self.input_shape)) if axis != 1]
-        self.axes = lasagne.utils.as_tuple(axes, 1) if np.isscalar(axes) else tuple(axes)
+        self.axes = _checked_axes(None if axes == "auto" else axes, self.input_shape)
         self.epsilon = np.float32(epsilon)
         self.alpha = alpha
         shape = [size for i, size in enumerate(self.input_shape) if i not in self.axes]
-        if None in shape:
-            raise ValueError(
-                f"BatchNormLayer needs the size of every axis that it does not normalize over; "
-                f"given input_shape={self.input_shape}, axes={self.axes}"
-            )
         fixed = {"trainable": False, "regularizable": False}
         self.beta = self.gamma = None
         if beta is not None:

@@ -277,6 +277,8 @@ def train(
     y_val,
     X_test,
     y_test,
+    save=None,
+    shuffle_parts=1,
 ):
     """Train as the released scripts of 2015 do, printing a paragraph per epoch.
 
@@ -295,45 +297,10 @@ def train(
     y_train, y_val, y_test : arrays of shape (n, ...)
         Training batches are full ones, in a new order each epoch; every validation and test image
         is evaluated (DEVIATIONS.md, 2).
-    """
-
-    run_epochs(
-        train_fn,
-        val_fn,
-        batch_size,
-        LR_start,
-        LR_decay,
-        num_epochs,
-        (X_train, y_train),
-        (X_val, y_val),
-        (X_test, y_test),
-    )
-
-
-def run_epochs(
-    train_fn,
-    val_fn,
-    batch_size,
-    LR_start,
-    LR_decay,
-    num_epochs,
-    train_set,
-    val_set,
-    test_set,
-    save=None,
-    shuffle_parts=1,
-):
-    """What `train` here and in `binary_net` do.
-
-    Parameters
-    ----------
-    train_set, val_set, test_set : (X, y)
     save : callable, optional
-        Called with no argument at each best epoch.
+        Called without an argument at each best epoch (`binary_net.train` needs it).
     shuffle_parts : int
         The training set is cut into as many parts, each shuffled in itself.
-
-    Others are those of `train`.
     """
 
     def evaluate(X, y):
@@ -345,7 +312,6 @@ def run_epochs(
         loss, error = np.average(results, axis=0, weights=sizes)
         return loss, 100 * error
 
-    X_train, y_train = train_set
     parts = np.array_split(np.arange(len(X_train)), shuffle_parts)
     best_error, best_epoch, test_loss, test_error = np.inf, 0, np.nan, np.nan
     LR = LR_start
@@ -355,10 +321,10 @@ def run_epochs(
         batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
         full = [batch for batch in batches if len(batch) == batch_size]
         train_loss = np.mean([train_fn(X_train[batch], y_train[batch], LR) for batch in full])
-        val_loss, val_error = evaluate(*val_set)
+        val_loss, val_error = evaluate(X_val, y_val)
         if val_error <= best_error:
             best_error, best_epoch = val_error, epoch
-            test_loss, test_error = evaluate(*test_set)
+            test_loss, test_error = evaluate(X_test, y_test)
             if save is not None:
                 save()
         print(f"Epoch {epoch} of {num_epochs} took {time.time() - started:.1f} s")

@@ -164,16 +164,19 @@ def train(
         if save_path is not None:
             np.savez(save_path, *lasagne.layers.get_all_param_values(model))
 
-    binary_connect.run_epochs(
+    binary_connect.train(
         train_fn,
         val_fn,
         batch_size,
         LR_start,
         LR_decay,
         num_epochs,
-        (X_train, y_train),
-        (X_val, y_val),
-        (X_test, y_test),
+        X_train,
+        y_train,
+        X_val,
+        y_val,
+        X_test,
+        y_test,
         save,
         shuffle_parts,
     )

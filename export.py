@@ -56,8 +56,9 @@ def export(one, dataset, raw):
 
     kind, arrays = _preprocessing(one, raw)
     layers = []
-    for i, (layer, pool, normalization) in enumerate(_blocks(network)):
+    for i, (layer, following) in enumerate(stages(network)):
         W = layer.W.get_value()
+        normalization = _normalization(following)
         scale, shift = _folded(layer, normalization)
         if one.h.binary:  # as binarization does
             arrays[f"weights{i}"] = np.packbits(np.clip((W / layer.H + 1) / 2, 0, 1) >= 0.5)
@@ -70,7 +71,7 @@ def export(one, dataset, raw):
                 "kind": "dense" if W.ndim == 2 else "convolution",
                 "shape": list(W.shape),
                 "packed": one.h.binary,
-                "pool": pool,
+                "pool": _pools(following),
                 "rectify": normalization.nonlinearity is lasagne.nonlinearities.rectify,
             }
         )
@@ -134,9 +135,8 @@ def export_bnn(one, dataset):
                     "the last layer rounds in another order than the file's; export without "
                     "THEANO_FLAGS of your own"
                 )
-        pool = any(isinstance(f, lasagne.layers.MaxPool2DLayer) for f in following)
         kind = "dense" if dense else "convolution"
-        layers.append({"kind": kind, "shape": list(W.shape), "pool": pool})
+        layers.append({"kind": kind, "shape": list(W.shape), "pool": _pools(following)})
     manifest = {
         "format": "bnn",
         "version": packed.VERSION,
@@ -156,6 +156,15 @@ def stages(network):
     weights = [i for i, layer in enumerate(layers) if hasattr(layer, "W")]
     for start, end in zip(weights, [*weights[1:], len(layers)], strict=True):
         yield layers[start], layers[start + 1 : end]
+
+
+def _pools(following):
+    return any(isinstance(one, lasagne.layers.MaxPool2DLayer) for one in following)
+
+
+def _normalization(following):
+    (found,) = (one for one in following if hasattr(one, "gamma"))
+    return found
 
 
 def after(sums, layer, following):
@@ -225,26 +234,13 @@ def thresholds(ask, most, units):
 
 def _affine(layer, following):
     """Arrays of the last layer's bias and batch normalization; see packed.py."""
-    (normalization,) = (one for one in following if hasattr(one, "gamma"))
+    normalization = _normalization(following)
     values = {name: getattr(normalization, name).get_value() for name in packed.LAST[1:]}
     if isinstance(normalization, shift_based.ShiftBatchNormLayer):
         for name in ("gamma", "inv_std"):
             values[name] = shift_based.ap2(T.constant(values[name])).eval()
     bias = np.zeros_like(values["beta"]) if layer.b is None else layer.b.get_value()
     return {"bias": bias, **values}
-
-
-def _blocks(network):
-    """(layer with weights, whether max pooling follows, batch normalization) from the bottom up."""
-    found, pool = [], False
-    for layer in lasagne.layers.get_all_layers(network):
-        if hasattr(layer, "W"):
-            weights, pool = layer, False
-        elif isinstance(layer, lasagne.layers.MaxPool2DLayer):
-            pool = True
-        elif hasattr(layer, "gamma"):
-            found.append((weights, pool, layer))
-    return found
 
 
 def _folded(layer, normalization):

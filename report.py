@@ -373,7 +373,9 @@ def seconds_of_a_run(published, runs, benchmarks):
     epochs = int(published["epochs"] or 0)
     row = published["dataset"], published["protocol"]
     if row in benchmarks and epochs:
-        return f"about {_duration(benchmarks[row] * epochs)} (from the benchmark's training step)"
+        return (
+            f"about {_duration(benchmarks[row] * epochs)} (training steps only, by the benchmark)"
+        )
     whole = [run for run in runs if all("epochs instead" in d for d in run.departures)]
     if whole and epochs:
         longest = max(whole, key=lambda run: run["epochs"])
@@ -569,7 +571,10 @@ def _tuning(tuned):
         for one in sorted(tuned, key=lambda one: (one.row, one["valid_error"]))
     ]
     header = ["data set", "protocol", "method", "tried", "setting", "validation error"]
-    text = "By `./reproduce python tune.py`, for what the papers do not record; lowest error first."
+    text = (
+        "By `./reproduce python tune.py mnist` and `... cifar10`, for what the papers do not "
+        "record; lowest error first."
+    )
     return f"{text}\n\n{_table(header, lines)}" if lines else ""
 
 

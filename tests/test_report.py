@@ -204,7 +204,7 @@ def test_time_estimated_from_a_shorter_run_or_the_benchmark(tmp_path, capsys):
     (tmp_path / "benchmarks" / "cifar10.json").write_text("{")
     page = make(tmp_path, capsys)
     assert cells(page, start)[2:] == (
-        ["none", "about 2.5 hours (from the benchmark's training step)"]
+        ["none", "about 2.5 hours (training steps only, by the benchmark)"]
     )
     assert "- `benchmarks/cifar10.json` is damaged and left out\n" in page
 
