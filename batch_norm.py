@@ -280,8 +280,8 @@ class CumulativeBatchNormLayer(lasagne.layers.Layer):
             )[0]
         else:
             mean, var = input.mean(0), input.var(0)
-        normalized = self.gamma * (input - mean) / T.sqrt(var + self.epsilon) + self.beta
-        return self.nonlinearity(normalized)
+        scale = self.gamma / T.sqrt(var + self.epsilon)
+        return self.nonlinearity((input - mean) * scale + self.beta)
 
 
 def cumulative_statistics(network, count, **kwargs):
@@ -306,6 +306,8 @@ def cumulative_statistics(network, count, **kwargs):
     below = [layer.input_layer for layer in normalizations]
     updates = OrderedDict()
     for layer, x in zip(normalizations, lasagne.layers.get_output(below, **kwargs), strict=True):
-        updates[layer.mean] = layer.mean + (x.mean(0) - layer.mean) / count
-        updates[layer.var] = layer.var + (x.var(0) - layer.var) / count
+        fast = fused.supports(x, (0,), lasagne.nonlinearities.identity)
+        mean, var = fused.moments(x) if fast else (x.mean(0), x.var(0))
+        updates[layer.mean] = layer.mean + (mean - layer.mean) / count
+        updates[layer.var] = layer.var + (var - layer.var) / count
     return updates

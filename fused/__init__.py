@@ -11,6 +11,6 @@ from . import pooling, update  # noqa: F401  (register their graph rewrites)
 from .binarization import PhiloxStream, binarize
 from .c_op import enabled
 from .convolution import conv3x3
-from .normalization import batch_norm, supports
+from .normalization import batch_norm, moments, supports
 
-__all__ = ["PhiloxStream", "batch_norm", "binarize", "conv3x3", "enabled", "supports"]
+__all__ = ["PhiloxStream", "batch_norm", "binarize", "conv3x3", "enabled", "moments", "supports"]

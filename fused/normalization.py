@@ -105,6 +105,13 @@ def batch_norm(x, gamma, beta, epsilon, on_variance, nonlinearity):
     return y, (mean + bias).dimshuffle(along_channels), std.dimshuffle(along_channels)
 
 
+def moments(x):
+    """(mean, variance) of each column of `x`, a float32 matrix: sums are in double precision."""
+    units = T.zeros_like(x[0])
+    _, mean, std = BatchNorm(0.0, True, False)(x, units, units)
+    return mean, T.sqr(std)
+
+
 def _without_bias(x):
     """(a, b) such that `x` is a plus the vector b along the second axis.
 

@@ -65,7 +65,9 @@ def test_batch_norm_takes_nonlinearity_over_and_bias_away():
     assert [p.name for p in dense.get_params()] == ["W"]
 
 
-def test_cumulative_statistics():
+@pytest.mark.parametrize("fused", ["1", "0"])
+def test_cumulative_statistics(monkeypatch, fused):
+    monkeypatch.setenv("BINARYCONNECT_FUSED", fused)
     net = CumulativeBatchNormLayer(InputLayer((None, 3)), epsilon=0.5)
     X, count = T.matrix(), T.scalar()
     update = theano.function([X, count], updates=cumulative_statistics(net, count, inputs=X))

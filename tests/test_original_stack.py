@@ -12,7 +12,7 @@ ROOT = original_stack.ROOT
 
 def python(*arguments, **environment):
     """Runs the environment's Python as `./reproduce python` does, every warning an error."""
-    settled = ("THEANO_FLAGS", "OMP_NUM_THREADS", "OPENBLAS_CORETYPE")
+    settled = ("THEANO_FLAGS", "OMP_NUM_THREADS", "GOMP_SPINCOUNT", "OPENBLAS_CORETYPE")
     env = {k: v for k, v in os.environ.items() if k not in settled}
     return subprocess.run(
         [sys.executable, *arguments],
@@ -65,15 +65,17 @@ SETTINGS = """
 import theano, os, original_stack
 print(theano.config.floatX, theano.config.gcc.cxxflags, os.environ["OMP_NUM_THREADS"])
 print(original_stack.blas().split()[-1], original_stack.threads(), theano.config.base_compiledir)
+print(os.environ["GOMP_SPINCOUNT"])
 """
 
 
 def test_settings(tmp_path):
     done = python("-c", SETTINGS, BINARYCONNECT_CACHE=str(tmp_path))
     assert done.stderr == ""
-    (floatX, flags, threads), (_, again, directory) = (
+    (floatX, flags, threads), (_, again, directory), (spins,) = (
         line.split() for line in done.stdout.splitlines()
     )
+    assert spins == "10000"
     assert (floatX, flags) == ("float32", "-ffp-contract=off")
     assert threads == again == str(len(os.sched_getaffinity(0)))
     assert directory == str(tmp_path / "theano")
@@ -85,9 +87,10 @@ def test_settings_of_the_user_win(tmp_path):
         SETTINGS,
         THEANO_FLAGS=f"floatX=float64,gcc.cxxflags=-O1,base_compiledir={tmp_path}",
         OMP_NUM_THREADS="1",
+        GOMP_SPINCOUNT="0",
         OPENBLAS_CORETYPE="Sandybridge",
     )
-    assert done.stdout == f"float64 -O1 1\nSandybridge 1 {tmp_path}\n"
+    assert done.stdout == f"float64 -O1 1\nSandybridge 1 {tmp_path}\n0\n"
 
 
 def test_cache_directory(tmp_path, monkeypatch):
