@@ -86,7 +86,8 @@ def unsatisfied(lock=LOCK):
 
 def _settle_environment():
     os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
-    # Threads of the compiled code soon stop spinning: those of BLAS need the same cores.
+    # Idle threads soon sleep: where they spin for as long as libgomp lets them, training is slower
+    # in some processes.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     if (
         _amd_with_avx512()
