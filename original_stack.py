@@ -3,7 +3,8 @@
 This is the only file that knows versions. `import original_stack` settles the environment (threads,
 BLAS kernels, Theano's configuration) and puts back the few names that Theano 1.0.5, Lasagne 0.1,
 Fuel 0.2.0 and pylearn2 expect from older companions. Nothing heavy is imported until Theano itself
-is. Settings of the user's own win: THEANO_FLAGS, OPENBLAS_CORETYPE, OMP_NUM_THREADS.
+is. Settings of the user's own win: THEANO_FLAGS, OPENBLAS_CORETYPE, OMP_NUM_THREADS,
+OMP_WAIT_POLICY, GOMP_SPINCOUNT.
 """
 
 import collections
@@ -88,10 +89,10 @@ def _settle_environment():
     os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
     # Idle threads soon sleep: where they spin for as long as libgomp lets them, training is slower
     # in some processes.
-    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-    if (
-        _amd_with_avx512()
-    ):  # on AMD processors newer than itself OpenBLAS may choose AVX2 kernels: half the speed
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    # On AMD processors newer than itself OpenBLAS may choose AVX2 kernels: half the speed.
+    if {"AuthenticAMD", "avx512f", "avx512bw", "avx512dq", "avx512vl"} <= processor_flags():
         os.environ.setdefault("OPENBLAS_CORETYPE", "SKYLAKEX")
     ours = [
         "floatX=float32",
@@ -112,14 +113,12 @@ def _settle_environment():
     warnings.filterwarnings("ignore", message="The `image_shape` keyword argument")
 
 
-def _amd_with_avx512():
+def processor_flags():
+    """What Linux says of the first processor: its maker and its instruction sets, among others."""
     try:
-        processor = Path("/proc/cpuinfo").read_text().split("\n\n")[0]
+        return set(Path("/proc/cpuinfo").read_text().split("\n\n")[0].split())
     except OSError:
-        return False
-    return "AuthenticAMD" in processor and {"avx512f", "avx512bw", "avx512dq", "avx512vl"} <= set(
-        processor.split()
-    )
+        return set()
 
 
 _blas_library = None

@@ -214,7 +214,8 @@ def _checked(found):
     H = found["hyperparameters"].get("H", 1.0)
     if not (H == "Glorot" or isinstance(H, float | int | None)):
         raise TypeError
-    dict(found.get("versions") or {})
+    for there in (*found.get("earlier", ()), found):
+        dict(there.get("versions") or {})
     [(file["official"], file["name"]) for file in found["data"]]
     return found
 
@@ -462,13 +463,14 @@ def _table(header, rows):
 def _machines(runs):
     groups = defaultdict(list)
     for one in runs:
-        versions = dict(one.run.get("versions") or {}).items()
-        commit = str(one.run.get("git_commit") or "unknown")[:12]
-        groups[
-            f"{one.run.get('cpu')}, {one.run.get('threads')} threads",
-            ", ".join(f"{name} {version}" for name, version in versions),
-            commit + (" with changes" if one.run.get("git_dirty") else ""),
-        ].append(str(one.run.get("started"))[:10])
+        for there in (*one.run.get("earlier", ()), one.run):
+            versions = dict(there.get("versions") or {}).items()
+            commit = str(there.get("git_commit") or "unknown")[:12]
+            groups[
+                f"{there.get('cpu')}, {there.get('threads')} threads",
+                ", ".join(f"{name} {version}" for name, version in versions),
+                commit + (" with changes" if there.get("git_dirty") else ""),
+            ].append(str(one.run.get("started"))[:10])
     lines = [[*key, len(dates), min(dates), max(dates)] for key, dates in groups.items()]
     header = ["processor", "versions", "commit", "runs", "first started", "last started"]
     return _table(header, lines) if lines else ""

@@ -294,17 +294,23 @@ def train(model, h, dataset, seed, folder):
         "best": {"best_epoch": None, "valid_error": None, "test_error": None},
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "seconds": 0.0,
+        "surroundings": record.surroundings(),
+        "earlier": [],  # others, in which the run was until it was continued in these
     }
     kinds = {k: (v.shape, v.dtype) for k, v in {**state, **_prefixed(best)}.items()}
     checkpoint = folder.load_checkpoint(kinds)
     if checkpoint:
+        now = progress["surroundings"]
         progress, arrays = checkpoint
+        then, epoch, earlier = (progress[name] for name in ("surroundings", "epoch", "earlier"))
+        if then != now and epoch > (earlier[-1]["until_epoch"] if earlier else 0):
+            earlier.append({"until_epoch": epoch, **then})
+        progress["surroundings"] = now
         model.set_state(arrays)
         state = {k: arrays[k] for k in state}
         best = {k: arrays[f"best_{k}"] for k in best}
     before = progress["seconds"]
     first_epoch = progress["epoch"] + 1
-    surroundings = record.surroundings()
 
     def run(**more):
         return {
@@ -313,7 +319,8 @@ def train(model, h, dataset, seed, folder):
             **progress["best"],
             "started": progress["started"],
             "seconds": round(progress["seconds"], 1),
-            **surroundings,
+            **progress["surroundings"],
+            "earlier": progress["earlier"],
             **more,
         }
 

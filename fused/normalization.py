@@ -74,6 +74,7 @@ def supports(input, axes, nonlinearity):
     return (
         enabled()
         and input.dtype == "float32"
+        and input.ndim > 1
         and tuple(axes) == others
         and nonlinearity in (identity, rectify)
     )
@@ -106,9 +107,10 @@ def batch_norm(x, gamma, beta, epsilon, on_variance, nonlinearity):
 
 
 def moments(x):
-    """(mean, variance) of each column of `x`, a float32 matrix: sums are in double precision."""
-    units = T.zeros_like(x[0])
-    _, mean, std = BatchNorm(0.0, True, False)(x, units, units)
+    """(mean, variance) of each column of `x`, a float32 matrix: what its batch normalization, which
+    itself is not needed, would be by."""
+    zeros = T.zeros_like(x[0])
+    _, mean, std = BatchNorm(1.0, True, False)(x, zeros, zeros)
     return mean, T.sqr(std)
 
 

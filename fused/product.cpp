@@ -19,6 +19,7 @@ const npy_intp WORDS = 4;   /* whose tables (16 KiB) stay in the fastest cache *
 const int GROUPS = 8;       /* of four inputs to a word */
 
 npy_intp rounded_up(npy_intp n, npy_intp unit) { return (n + unit - 1) / unit * unit; }
+npy_intp words_of(npy_intp inputs) { return rounded_up(inputs, INPUTS) / INPUTS; }
 
 /* Bit i: whether x[i] is negative, for n <= 32 numbers. */
 inline uint32_t negative(const float *x, npy_intp n)
@@ -35,7 +36,7 @@ inline uint32_t negative(const float *x, npy_intp n)
 void pack_signs(const float *W, npy_intp inputs, npy_intp outputs, npy_intp of_input,
                 npy_intp of_unit, uint32_t *signs)
 {
-    const npy_intp words = rounded_up(inputs, INPUTS) / INPUTS;
+    const npy_intp words = words_of(inputs);
 #pragma omp parallel for schedule(static) collapse(2) if (inputs * outputs > 16384)
     for (npy_intp block = 0; block < outputs; block += UNITS)
         for (npy_intp word = 0; word < words; ++word) {
@@ -109,7 +110,7 @@ void multiply_rows(const float *x, npy_intp first, npy_intp rows, npy_intp input
                    const uint32_t *signs, float H, float *sums, float *y, npy_intp outputs)
 {
     alignas(64) float tables[WORDS * GROUPS * ROWS * 16];
-    const npy_intp words = rounded_up(inputs, INPUTS) / INPUTS, there = std::min(ROWS, rows - first);
+    const npy_intp words = words_of(inputs), there = std::min(ROWS, rows - first);
     memset(sums, 0, ROWS * rounded_up(outputs, UNITS) * sizeof *sums);
     for (npy_intp word = 0; word < words; word += WORDS) {
         const npy_intp n = std::min(WORDS, words - word);
@@ -146,9 +147,9 @@ int product(PyArrayObject *X, PyArrayObject *W, PyArrayObject **Y, int transpose
     PyArrayObject *x = PyArray_GETCONTIGUOUS(X), *w = PyArray_GETCONTIGUOUS(W);
     const int failed = !*Y || !x || !w;
     if (!failed && rows * outputs) {
-        const float *weights = (float *)PyArray_DATA(w);
+        const float *weights = (float *)PyArray_DATA(w), H = inputs ? fabsf(weights[0]) : 0;
         const npy_intp width = PyArray_DIM(W, 1), units = rounded_up(outputs, UNITS);
-        std::vector<uint32_t> signs(rounded_up(inputs, INPUTS) / INPUTS * units);
+        std::vector<uint32_t> signs(words_of(inputs) * units);
         pack_signs(weights, inputs, outputs, transposed ? 1 : width, transposed ? width : 1,
                    signs.data());
 #pragma omp parallel if (rows * inputs * outputs > 65536)
@@ -156,9 +157,8 @@ int product(PyArrayObject *X, PyArrayObject *W, PyArrayObject **Y, int transpose
             std::vector<float> sums(ROWS * units);
 #pragma omp for schedule(dynamic)
             for (npy_intp first = 0; first < rows; first += ROWS)
-                multiply_rows((float *)PyArray_DATA(x), first, rows, inputs, signs.data(),
-                              inputs ? fabsf(weights[0]) : 0, sums.data(),
-                              (float *)PyArray_DATA(*Y), outputs);
+                multiply_rows((float *)PyArray_DATA(x), first, rows, inputs, signs.data(), H,
+                              sums.data(), (float *)PyArray_DATA(*Y), outputs);
         }
     }
     Py_XDECREF(x);

@@ -1,15 +1,15 @@
-"""Products with binarized weights, without multiplications: tables of signed sums in the place of
-BLAS, on processors with AVX-512.
+"""Products with binarized weights by additions: tables of signed sums in the place of BLAS, on
+processors with AVX-512.
 
 A graph rewrite puts this op in the place of ``T.dot(x, Wb)`` and of its gradient ``T.dot(y, Wb.T)``
 where `Wb` comes from :func:`fused.binarize`. Twin: those products. Sums are taken in another
 order than BLAS takes them, so they differ by rounding; sums of integers below 2^24 are the same.
 """
 
-from pathlib import Path
-
 import theano
 import theano.tensor as T
+
+import original_stack
 
 from .binarization import Binarize
 from .c_op import COp, enabled
@@ -26,6 +26,10 @@ class BinaryProduct(COp):
         function = "binary_product_transposed" if transposed else "binary_product"
         super().__init__("product.cpp", function)
 
+    def c_compile_args(self):
+        # Whatever processor THEANO_FLAGS name.
+        return [*super().c_compile_args(), "-mavx512f", "-mavx512dq"]
+
     def make_node(self, x, W):
         pattern = (x.broadcastable[0], W.broadcastable[not self.transposed])
         return theano.Apply(self, [x, W], [T.TensorType("float32", pattern)()])
@@ -37,23 +41,20 @@ class BinaryProduct(COp):
 
 def available():
     """Whether this processor has the instructions."""
-    try:
-        flags = Path("/proc/cpuinfo").read_text().split("\n\n")[0].split()
-    except OSError:
-        return False
-    return {"avx512f", "avx512dq"} <= set(flags)
+    return {"avx512f", "avx512dq"} <= original_stack.processor_flags()
 
 
 @theano.gof.local_optimizer([T.Dot])
 def fuse_product(node):
-    if not (isinstance(node.op, T.Dot) and enabled() and available()):
+    if not (isinstance(node.op, T.Dot) and enabled()):
         return False
     x, W = node.inputs
-    transposed = W.owner is not None and isinstance(W.owner.op, T.DimShuffle)
-    binary = W.owner.inputs[0] if transposed else W
-    if (x.ndim, x.dtype, W.ndim, binary.ndim) != (2, "float32", 2, 2) or binary.owner is None:
+    made = W.owner
+    transposed = bool(made and isinstance(made.op, T.DimShuffle) and made.op.new_order == (1, 0))
+    binary = made.inputs[0] if transposed else W
+    if (x.ndim, x.dtype, W.ndim) != (2, "float32", 2) or binary.owner is None:
         return False
-    if not isinstance(binary.owner.op, Binarize):
+    if not (isinstance(binary.owner.op, Binarize) and available()):
         return False
     return [BinaryProduct(transposed)(x, binary)]
 

@@ -1,5 +1,9 @@
 """Products with binarized weights against those of BLAS and of double precision."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import theano
@@ -7,6 +11,7 @@ import theano.tensor as T
 from conftest import assert_near
 
 import binary_connect
+import original_stack
 from fused.binarization import Binarize, PhiloxStream
 from fused.product import BinaryProduct, available
 
@@ -83,6 +88,29 @@ def test_other_products_stay(monkeypatch):
     for Wb in (W, 2 * binary_connect.binarization(W, H), binary_connect.binarization(W, H) ** 2):
         function = theano.function([x], T.dot(x, Wb))
         assert not any(isinstance(n.op, BinaryProduct) for n in function.maker.fgraph.apply_nodes)
-    monkeypatch.setenv("BINARYCONNECT_FUSED", "0")
-    plain = theano.function([x], T.dot(x, binary_connect.binarization(W, H)))
-    assert not any(isinstance(n.op, BinaryProduct) for n in plain.maker.fgraph.apply_nodes)
+    y = T.dot(x, binary_connect.binarization(W, H))
+    for off in (
+        lambda patch: patch.setenv("BINARYCONNECT_FUSED", "0"),
+        lambda patch: patch.setattr(original_stack, "processor_flags", set),
+    ):
+        with monkeypatch.context() as patch:
+            off(patch)
+            plain = theano.function([x], y)
+        assert not any(isinstance(n.op, BinaryProduct) for n in plain.maker.fgraph.apply_nodes)
+
+
+def test_compiles_whatever_processor_the_flags_name():
+    code = (
+        "import original_stack, theano, theano.tensor as T, numpy as np, fused\n"
+        "Wb = fused.binarize(theano.shared(np.ones((3, 2), 'float32')), 1.0)\n"
+        "f = theano.function([], T.dot(np.ones((1, 3), 'float32'), Wb))\n"
+        "print([type(n.op).__name__ for n in f.maker.fgraph.toposort()], f().tolist())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "THEANO_FLAGS": "gcc.cxxflags=-march=x86-64-v3"},
+        cwd=original_stack.ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == "['Binarize', 'BinaryProduct'] [[3.0, 3.0]]\n", done.stderr

@@ -145,8 +145,13 @@ def test_page_of_no_runs(tmp_path, capsys):
 
 def test_page_of_runs(tmp_path, capsys):
     for seed, error in ((1, 1.16), (2, 1.18), (3, 1.2)):
-        add_run(tmp_path, seed=seed, test_error=error, seconds=7200.0 + seed)
+        add_run(tmp_path, seed=seed, test_error=error, seconds=7200.0 + seed, earlier=[])
+    elsewhere = {"until_epoch": 400, "cpu": "Another", "threads": 1}
+    add_run(tmp_path, seed=4, method="none", earlier=[elsewhere])
     page = make(tmp_path, capsys)
+    assert cells(page, "| Another") == (
+        ["Another, 1 threads", "", "unknown", "1", "2026-11-20", "2026-11-20"]
+    )
     assert cells(page, "| paper | BinaryConnect (stoch.) | 1.18")[3:] == (
         ["1.18", "0.02", "3", "1.13 to 1.23", "+0.00 ± 0.05", "**reproduced**", "7, 11"]
     )
@@ -154,7 +159,7 @@ def test_page_of_runs(tmp_path, capsys):
         ["1, 2, 3", "2.0 hours (median of these runs)"]
     )
     assert cells(page, "| A processor") == (
-        ["A processor, 2 threads", "theano 1.0.5", "0123456789ab", "3", "2026-11-20", "2026-11-20"]
+        ["A processor, 2 threads", "theano 1.0.5", "0123456789ab", "4", "2026-11-20", "2026-11-20"]
     )
     assert "## Notes" not in page
     assert "## Runs in other settings" not in page
@@ -252,6 +257,7 @@ def test_troubled_runs_are_noted_and_left_out(tmp_path, capsys):
         ("hyperparameters", [None, [], "x", {"H": "x"}, {"width": "x"}, {"train_size": []}]),
         ("data", [None, [1], [{"official": True}]]),
         ("versions", ["x", [1]]),
+        ("earlier", [None, 1, "x", [1], [{"versions": "x"}]]),
     ],
 )
 def test_damaged_values(tmp_path, key, values):

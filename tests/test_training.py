@@ -109,8 +109,14 @@ def test_interrupted_run_ends_as_an_uninterrupted_one(tmp_path, monkeypatch, h, 
         patch.setattr(record.RunFolder, "write", die)
         with pytest.raises(KeyboardInterrupt):
             run(h, tmp_path / "broken", test_weights=test_weights)
+    here = record.surroundings()
+    monkeypatch.setattr(record, "surroundings", lambda: {**here, "cpu": "another"})
     run(h, tmp_path / "broken", test_weights=test_weights, resume=True)
 
+    found = json.loads((tmp_path / "broken" / "run.json").read_text())
+    assert found["cpu"] == "another"
+    assert found["earlier"] == [{"until_epoch": 2, **here}]
+    assert json.loads((tmp_path / "whole" / "run.json").read_text())["earlier"] == []
     (whole, whole_rows), (broken, broken_rows) = (result(tmp_path / p) for p in ("whole", "broken"))
     assert whole_rows == broken_rows
     assert whole.keys() == broken.keys()
