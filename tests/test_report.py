@@ -153,7 +153,7 @@ def test_page_of_runs(tmp_path, capsys):
         ["Another, 1 threads", "", "unknown", "1", "2026-11-20", "2026-11-20"]
     )
     assert cells(page, "| paper | BinaryConnect (stoch.) | 1.18")[3:] == (
-        ["1.18", "0.02", "3", "1.13 to 1.23", "+0.00 ± 0.05", "**reproduced**", "7, 11"]
+        ["1.18", "0.02", "3", "1.13 to 1.23", "+0.00 ± 0.05", "**reproduced**", "7, 11, 12"]
     )
     assert cells(page, "| MNIST | `./reproduce mnist --method stochastic")[2:] == (
         ["1, 2, 3", "2.0 hours (median of these runs)"]
