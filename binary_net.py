@@ -156,8 +156,6 @@ def train(
     save_path : path, optional
         Where the parameters of the best epoch go, in an .npz file (real-valued weights, in the
         order of ``lasagne.layers.get_all_param_values``).
-    shuffle_parts : int
-        The training set is cut into as many parts, each shuffled in itself.
     """
 
     def save():

@@ -12,7 +12,8 @@ ROOT = original_stack.ROOT
 
 def python(*arguments, **environment):
     """Runs the environment's Python as `./reproduce python` does, every warning an error."""
-    settled = ("THEANO_FLAGS", "OMP_NUM_THREADS", "GOMP_SPINCOUNT", "OPENBLAS_CORETYPE")
+    settled = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+    settled += ("THEANO_FLAGS", "OPENBLAS_CORETYPE")
     env = {k: v for k, v in os.environ.items() if k not in settled}
     return subprocess.run(
         [sys.executable, *arguments],
@@ -91,6 +92,11 @@ def test_settings_of_the_user_win(tmp_path):
         OPENBLAS_CORETYPE="Sandybridge",
     )
     assert done.stdout == f"float64 -O1 1\nSandybridge 1 {tmp_path}\n0\n"
+
+
+def test_a_wait_policy_of_the_user_wins():
+    code = "import os, original_stack; print(os.environ.get('GOMP_SPINCOUNT'))"
+    assert python("-c", code, OMP_WAIT_POLICY="active").stdout == "None\n"
 
 
 def test_cache_directory(tmp_path, monkeypatch):
