@@ -101,32 +101,37 @@ class RunFolder:
         description = json.dumps([self.configuration, progress])
         self._put("checkpoint.npz", _npz(progress=description, **arrays))
 
-    def load_checkpoint(self, shapes):
-        """(progress, arrays) of the checkpoint, or None where there is none.
+    def load_checkpoint(self, progress, arrays):
+        """(progress, arrays) as they were kept, or None where nothing is.
 
         Parameters
         ----------
-        shapes : dict
-            {name: (shape, dtype)} that the arrays must have.
+        progress : dict
+        arrays : dict of str to ndarray
+            Those of a run that begins: what was kept must have their names, shapes and types.
+
+        Raises
+        ------
+        UserError
+            If the checkpoint is damaged, of another configuration or of another version.
         """
         path = self.path / "checkpoint.npz"
         if not path.exists():
             return None
         try:
             with open(path, "rb") as f, np.load(f, allow_pickle=False) as archive:
-                configuration, progress = json.loads(str(archive["progress"]))
-                arrays = {name: archive[name] for name in archive.files if name != "progress"}
+                configuration, then = json.loads(str(archive["progress"]))
+                kept = {name: archive[name] for name in archive.files if name != "progress"}
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise UserError(
                 f"{path} is damaged ({error}); start the run anew with --restart"
             ) from None
         self._compare(configuration)
-        found = {name: (array.shape, array.dtype) for name, array in arrays.items()}
-        if found != shapes:
+        if then.keys() != progress.keys() or _kinds(kept) != _kinds(arrays):
             raise UserError(
                 f"{path} is of another version of this program; start the run anew with --restart"
             )
-        return progress, arrays
+        return then, kept
 
     def finish(self, run, rows, model):
         """Write the model ({name: array}, the first layer's weights the first), what the figures
@@ -285,6 +290,10 @@ def _npz(**arrays):
     content = io.BytesIO()  # not straight to the file: on a full disk zipfile leaves a mess
     np.savez(content, **arrays)
     return content.getbuffer()
+
+
+def _kinds(arrays):
+    return {name: (array.shape, array.dtype) for name, array in arrays.items()}
 
 
 def _short(value):

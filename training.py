@@ -297,8 +297,7 @@ def train(model, h, dataset, seed, folder):
         "surroundings": record.surroundings(),
         "earlier": [],  # others, in which the run was until it was continued in these
     }
-    kinds = {k: (v.shape, v.dtype) for k, v in {**state, **_prefixed(best)}.items()}
-    checkpoint = folder.load_checkpoint(kinds)
+    checkpoint = folder.load_checkpoint(progress, {**state, **_prefixed(best)})
     if checkpoint:
         now = progress["surroundings"]
         progress, arrays = checkpoint

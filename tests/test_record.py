@@ -17,7 +17,6 @@ ROWS = [
 ]
 RUN = {"epochs_done": 2, "finished": False}
 ARRAYS = {"W": np.arange(6, dtype=np.float32).reshape(2, 3)}
-SHAPES = {"W": ((2, 3), np.dtype(np.float32))}
 
 
 def folder(path, configuration=CONFIGURATION, **options):
@@ -36,7 +35,7 @@ def test_write_and_continue(tmp_path):
     )
     with folder(path, resume=True) as second:
         assert second.run == {**CONFIGURATION, **RUN}
-        progress, arrays = second.load_checkpoint(SHAPES)
+        progress, arrays = second.load_checkpoint({"epoch": 0}, {"W": np.zeros((2, 3), np.float32)})
     assert progress == {"epoch": 2}
     np.testing.assert_array_equal(arrays["W"], ARRAYS["W"])
 
@@ -130,16 +129,31 @@ def test_damaged_checkpoint(tmp_path, damage, position):
             content[at] ^= 0xFF
         path.write_bytes(content)
         with pytest.raises(UserError) as caught:
-            run.load_checkpoint({"W": ((50, 50), np.dtype(np.float32))})
+            run.load_checkpoint({"epoch": 0}, {"W": np.zeros((50, 50), np.float32)})
     assert str(caught.value).startswith(f"{path} is damaged (")
     assert str(caught.value).endswith("); start the run anew with --restart")
 
 
-def test_checkpoint_of_other_shapes(tmp_path):
+@pytest.mark.parametrize(
+    ("progress", "arrays"),
+    [
+        ({"epoch": 2}, {"W": np.zeros((2, 3))}),
+        ({"epoch": 2}, {"W": np.zeros((3, 2), np.float32)}),
+        ({"epoch": 2}, {"V": ARRAYS["W"]}),
+        ({"epoch": 2, "rows": []}, ARRAYS),
+        ({}, ARRAYS),
+    ],
+    ids=["type", "shape", "name", "more progress", "less progress"],
+)
+def test_checkpoint_of_another_version(tmp_path, progress, arrays):
     with folder(tmp_path) as run:
-        run.save_checkpoint({"epoch": 2}, {"W": np.zeros((2, 3), np.float64)})
-        with pytest.raises(UserError, match="is of another version of this program; start the run"):
-            run.load_checkpoint(SHAPES)
+        run.save_checkpoint(progress, arrays)
+        with pytest.raises(UserError) as caught:
+            run.load_checkpoint({"epoch": 0}, ARRAYS)
+    assert str(caught.value) == (
+        f"{tmp_path}/checkpoint.npz is of another version of this program; start the run anew with "
+        "--restart"
+    )
 
 
 def test_one_process_at_a_time(tmp_path):
