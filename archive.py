@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import datasets
+import data_files
 import original_stack
 import record
 from command_line import Parser, run
@@ -128,11 +128,11 @@ def _packages(folder):
 
 
 def _data(folder):
-    """Copies the data files that `datasets` would find, and returns their names."""
+    """Copies the data files that `data_files` would find, and returns their names."""
     copied = []
-    for directory in datasets.data_directories():
+    for directory in data_files.data_directories():
         for path in sorted(directory.rglob("*")):
-            if path.name in datasets.CHECKSUMS and path.name not in copied:
+            if path.name in data_files.CHECKSUMS and path.name not in copied:
                 target = folder / path.relative_to(directory)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(path, target)

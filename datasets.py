@@ -1,94 +1,37 @@
 """A name -> checked files -> Fuel's HDF5 file -> training, validation and test sets as published.
 
-The official files are looked for in the data directory and downloaded where missing. What is made
-of them lies in `binaryconnect/` below it (else in the per-user cache), carries the checksums of its
-inputs, and is made again when these change.
+Where the files come from and where those made of them lie: see `data_files`.
 """
 
 import contextlib
 import errno
-import fcntl
 import gzip
 import hashlib
 import io
-import json
 import os
 import pickle
 import shutil
-import struct
 import sys
 import tarfile
-import tempfile
-import warnings
-import zlib
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from original_stack import UserError, cache_directory
+from original_stack import UserError
 
 # isort: split
 import h5py
 import numpy as np
-import pooch
-import scipy.io
 from fuel.converters.cifar10 import convert_cifar10
 from fuel.converters.mnist import convert_mnist
 from fuel.datasets import H5PYDataset
-from tqdm import tqdm
 
+import data_files
 import preprocessing
+import svhn_format_2
 
-VERSION = 1  # of what is written into the prepared files; one of another version is made again
-
-MIRRORS = {
-    "mnist": (
-        "https://ossci-datasets.s3.amazonaws.com/mnist/",
-        "https://storage.googleapis.com/cvdf-datasets/mnist/",
-    ),
-    "cifar10": ("https://www.cs.toronto.edu/~kriz/",),
-    "svhn": ("http://ufldl.stanford.edu/housenumbers/",),
-}
-
-# Official md5 of every file as it may lie in a data directory: MNIST also unzipped, CIFAR-10 also
-# extracted.
-CHECKSUMS = {
-    "train-images-idx3-ubyte.gz": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
-    "train-labels-idx1-ubyte.gz": "d53e105ee54ea40749a09fcbcd1e9432",
-    "t10k-images-idx3-ubyte.gz": "9fb629c4189551a2d022fa330f9573f3",
-    "t10k-labels-idx1-ubyte.gz": "ec29112dd5afa0611ce80d1b7f02629c",
-    "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
-    "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
-    "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
-    "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
-    "cifar-10-python.tar.gz": "c58f30108f718f92721af3b95e74349a",
-    "data_batch_1": "c99cafc152244af753f735de768cd75f",
-    "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
-    "data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
-    "data_batch_4": "634d18415352ddfa80567beed471001a",
-    "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
-    "test_batch": "40351d587109b95175f43aff81a1287e",
-    "train_32x32.mat": "e26dedcc434d2e4c54c9b2d4a06d8373",
-    "test_32x32.mat": "eb5a983be6a315427106f1b164d9cef3",
-    "extra_32x32.mat": "a93ce644f1a588dc4d68dda5feec44a7",
-}
-WANTED = {
-    "mnist": [name for name in CHECKSUMS if name.endswith("ubyte.gz")],
-    "cifar10": ["cifar-10-python.tar.gz"],
-    "svhn": [name for name in CHECKSUMS if name.endswith(".mat")],
-}
-CIFAR10_BATCHES = [name for name in CHECKSUMS if "batch" in name]
-
-
-@dataclass(frozen=True)
-class File:
-    """A file that a data set was made from: its name, its md5, whether that is the official one."""
-
-    name: str
-    md5: str
-    official: bool
+CIFAR10_BATCHES = [name for name in data_files.CHECKSUMS if "batch" in name]
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,7 +98,7 @@ def load(
     """
     if name == "mnist" and data == "digits":
         name = "digits"
-    directories = data_directories(data)
+    directories = data_files.data_directories(data)
     try:
         if name == "digits":
             dataset = _digits(inputs)
@@ -188,8 +131,10 @@ def _first(subset, size):
 
 
 def _mnist(directories, allow_unofficial, inputs):
-    paths, files = _official_files("mnist", directories, allow_unofficial)
-    prepared = _prepare("mnist.hdf5", files, directories, lambda path: _convert_mnist(paths, path))
+    paths, files = data_files.official_files("mnist", directories, allow_unofficial)
+    prepared = data_files.prepare(
+        "mnist.hdf5", files, directories, lambda path: _convert_mnist(paths, path)
+    )
     images, labels = _read(prepared, "train")
     test_images, test_labels = _read(prepared, "test")
     transform, words = PIXELS[inputs]
@@ -204,14 +149,14 @@ def _mnist(directories, allow_unofficial, inputs):
 
 
 def _convert_mnist(paths, output):
-    with _folder_beside(output) as folder:
+    with data_files.folder_beside(output) as folder:
         for name, path in paths.items():
             if path.suffix == ".gz":
                 os.symlink(path.resolve(), Path(folder, name))
             else:  # Fuel expects gzip
                 with open(path, "rb") as plain, gzip.open(Path(folder, name), "wb", 1) as packed:
                     shutil.copyfileobj(plain, packed)
-        with _fuel("MNIST", next(iter(paths.values())).parent):
+        with data_files.converting("MNIST", next(iter(paths.values())).parent):
             convert_mnist(folder, str(output.parent), output.name)
     _check("MNIST", output, (1, 28, 28))
 
@@ -223,7 +168,7 @@ def _digits(inputs):
     from sklearn.datasets import load_digits  # slow to import, and rarely needed
 
     pixels, labels = load_digits(return_X_y=True)
-    file = File("scikit-learn digits", hashlib.md5(pixels.tobytes()).hexdigest(), False)
+    file = data_files.File("scikit-learn digits", hashlib.md5(pixels.tobytes()).hexdigest(), False)
     images = pixels.reshape(-1, 1, 8, 8) * (255 / 16)
     images = zoom(images, (1, 1, 3.5, 3.5), order=1, mode="nearest", grid_mode=True)
     labels = labels.astype(np.int32)
@@ -242,16 +187,16 @@ def _cifar10(directories, allow_unofficial, inputs):
     if "PYLEARN2_DATA_PATH" in os.environ:
         directories = [*directories, Path(os.environ["PYLEARN2_DATA_PATH"])]
     folder = _extracted_cifar10(directories)
-    if folder and not _find("cifar10", WANTED["cifar10"][0], directories):
+    if folder and not data_files.find("cifar10", data_files.WANTED["cifar10"][0], directories):
         missing = [batch for batch in CIFAR10_BATCHES if not (folder / batch).is_file()]
         if missing:
             raise UserError(f"{folder} lacks {', '.join(missing)}; extract the whole archive there")
         paths = {batch: folder / batch for batch in CIFAR10_BATCHES}
-        files = tuple(_checked(path, allow_unofficial) for path in paths.values())
+        files = tuple(data_files.checked(path, allow_unofficial) for path in paths.values())
     else:
-        paths, files = _official_files("cifar10", directories, allow_unofficial)
+        paths, files = data_files.official_files("cifar10", directories, allow_unofficial)
     official = all(file.official for file in files)
-    prepared = _prepare(
+    prepared = data_files.prepare(
         "cifar10.hdf5", files, directories, lambda path: _convert_cifar10(paths, official, path)
     )
     images, labels = _read(prepared, "train")
@@ -260,13 +205,13 @@ def _cifar10(directories, allow_unofficial, inputs):
     if inputs == "signed":
         images, test_images, words = _signed(images), _signed(test_images), PIXELS[inputs][1]
     else:
-        whitened = _prepare(
+        whitened = data_files.prepare(
             "cifar10_whitened.hdf5",
             files,
             directories,
             lambda path: _whiten_cifar10(images, test_images, path),
         )
-        whitened = _memory_map(whitened, "features")
+        whitened = data_files.memory_map(whitened, "features")
         images, test_images = whitened[:number], whitened[number:]
         words = "GCN (scale 55), ZCA (filter bias 0.1) fitted on training and validation images"
     return _split(
@@ -291,10 +236,10 @@ def _extracted_cifar10(directories):
 def _convert_cifar10(paths, official, output):
     first = next(iter(paths.values()))
     with (
-        _folder_beside(output) as folder,
-        _fuel("CIFAR-10", first.parent),
+        data_files.folder_beside(output) as folder,
+        data_files.converting("CIFAR-10", first.parent),
     ):
-        archive = Path(folder, WANTED["cifar10"][0])
+        archive = Path(folder, data_files.WANTED["cifar10"][0])
         if official and first.name == archive.name:
             os.symlink(first.resolve(), archive)
         else:
@@ -369,13 +314,13 @@ def _whiten_cifar10(images, test_images, output):
 
 
 def _svhn(directories, allow_unofficial, inputs, lcn):
-    paths, files = _official_files("svhn", directories, allow_unofficial)
-    prepared = _prepare(
-        "svhn_format_2.hdf5", files, directories, lambda path: _convert_svhn(paths, path)
+    paths, files = data_files.official_files("svhn", directories, allow_unofficial)
+    prepared = data_files.prepare(
+        "svhn_format_2.hdf5", files, directories, lambda path: svhn_format_2.convert(paths, path)
     )
-    pixels = _memory_map(prepared, "features")
+    pixels = data_files.memory_map(prepared, "features")
     # Fuel's files have 0 for the digit zero; the released code has it last, after 1 to 9.
-    labels = [(_targets(prepared, which) - 1) % 10 for which in SVHN_SETS]
+    labels = [(_targets(prepared, which) - 1) % 10 for which in svhn_format_2.SETS]
     y = np.concatenate(labels)
     if inputs == "signed":
         if lcn != "released":
@@ -391,9 +336,6 @@ def _svhn(directories, allow_unofficial, inputs, lcn):
         transform = partial(_normalize_svhn, channels=channels)
     parts = [Subset(Images(pixels, rows, transform), y[rows]) for rows in _split_svhn(*labels)]
     return Dataset("svhn", *parts, files, words)
-
-
-SVHN_SETS = ("train", "test", "extra")  # in this order in Fuel's file
 
 
 def _split_svhn(train_labels, test_labels, extra_labels):
@@ -460,106 +402,6 @@ class Images:
         return Images(self.pixels, self.rows[:size], self.transform)
 
 
-def _convert_svhn(paths, output, block=4096):
-    """Writes what Fuel's converter of SVHN's format 2 writes, which takes 5.5 GiB of memory and
-    starts again after a kill; this takes 1.7 GiB and goes on.
-
-    A label is written after its image, and is 255 until then: the first 255 is where to go on.
-    """
-    labels = [_svhn_labels(paths[f"{which}_32x32.mat"]) for which in SVHN_SETS]
-    bounds = np.cumsum([0, *(len(part) for part in labels)])
-    if not output.exists():
-        _allocate_svhn(output, bounds)
-    with h5py.File(output, "r") as file:
-        features, targets = file["features"].id.get_offset(), file["targets"].id.get_offset()
-        done = np.cumprod(file["targets"][:, 0] != 255).sum()
-    with (
-        open(output, "r+b") as file,
-        tqdm(
-            desc="converting SVHN", total=bounds[-1], initial=done, unit="images", disable=None
-        ) as bar,
-    ):
-        for which, part, (first, end) in zip(SVHN_SETS, labels, pairwise(bounds), strict=True):
-            if done >= end:
-                continue
-            images = _loadmat(paths[f"{which}_32x32.mat"], "X").transpose(3, 2, 0, 1)
-            for start in range(max(done, first), end, block):
-                rows = slice(start - first, min(start + block, end) - first)
-                for offset, size, content in (
-                    (features, 3072, images[rows]),
-                    (targets, 1, part[rows] % 10),
-                ):
-                    file.seek(offset + start * size)
-                    file.write(content.tobytes())
-                    file.flush()
-                bar.update(len(part[rows]))
-            del images  # before the next ones are read
-
-
-def _svhn_labels(path):
-    """Labels 1 to 10 of a file, uint8 of shape (n,), when the shapes of images and labels fit."""
-    try:
-        kinds = {name: (shape, kind) for name, shape, kind in scipy.io.whosmat(path)}
-    except Exception as error:  # a damaged file can raise anything
-        raise _unreadable(path, error) from error
-    labels = _loadmat(path, "y")
-    expected = (32, 32, 3, len(labels)), "uint8"
-    if (
-        kinds.get("X") != expected
-        or labels.shape != (len(labels), 1)
-        or labels.dtype.kind not in "iuf"
-    ):
-        raise UserError(
-            f"{path} has X of shape and type {kinds.get('X')} and y of shape {labels.shape}; "
-            "expected (32, 32, 3, n), uint8 and (n, 1) as in SVHN's format 2"
-        )
-    if not np.isin(labels, np.arange(1, 11)).all():
-        raise UserError(
-            f"{path} has labels from {labels.min()} to {labels.max()}; expected 1 to 10 as in "
-            "SVHN's format 2"
-        )
-    return labels[:, 0].astype(np.uint8)
-
-
-def _loadmat(path, name):
-    try:
-        return scipy.io.loadmat(path, variable_names=[name])[name]
-    except Exception as error:
-        raise _unreadable(path, error) from error
-
-
-def _unreadable(path, error):
-    return UserError(
-        f"{path} is not a whole file of SVHN's format 2 ({type(error).__name__}: {error}); delete "
-        "it to have it downloaded"
-    )
-
-
-def _allocate_svhn(output, bounds):
-    """An HDF5 file as Fuel expects it, with all of its space and the labels 255."""
-    whole = output.with_suffix(".new")
-    with h5py.File(whole, "w") as file:
-        features = file.create_dataset("features", (bounds[-1], 3, 32, 32), np.uint8)
-        features[-1:] = 0  # gives it its place in the file
-        file.create_dataset("targets", data=np.full((bounds[-1], 1), 255, np.uint8))
-        for dataset, axes in (
-            (features, ("batch", "channel", "height", "width")),
-            (file["targets"], ("batch", "index")),
-        ):
-            for dimension, label in zip(dataset.dims, axes, strict=True):
-                dimension.label = label
-        with _fuel("SVHN", output.parent):
-            file.attrs["split"] = H5PYDataset.create_split_array(
-                {
-                    which: {"features": (first, end), "targets": (first, end)}
-                    for which, (first, end) in zip(SVHN_SETS, pairwise(bounds), strict=True)
-                }
-            )
-    with open(whole, "r+b") as file:  # a full disk shows now
-        os.posix_fallocate(file.fileno(), 0, whole.stat().st_size)
-    os.replace(whole, output)
-
-
 def _signed(images):
     return np.rint(np.asarray(images, np.float32)) * np.float32(2) - np.float32(255)
 
@@ -590,150 +432,6 @@ def _split(name, train, valid_size, test, files, words):
     return Dataset(name, *parts, files, words)
 
 
-def data_directories(data=None):
-    """Where to look for files, and to write in the first that can be written: what the user named,
-    then the per-user cache."""
-    if data is None:
-        data = os.environ.get("BINARYCONNECT_DATA")
-    fuel = os.environ.get("FUEL_DATA_PATH", "")
-    named = [data] if data else [path for path in fuel.split(os.pathsep) if path]
-    return [Path(path).expanduser() for path in named] + [cache_directory() / "data"]
-
-
-def _writable(directories):
-    """The first of the directories that can be written, made where it does not exist. One without a
-    write permission is left alone by root too, who could write it."""
-    for directory in directories:
-        existing = next(path for path in (directory, *directory.parents) if path.exists())
-        if os.access(existing, os.W_OK) and existing.stat().st_mode & 0o222:
-            directory.mkdir(parents=True, exist_ok=True)
-            return directory
-    raise PermissionError(errno.EACCES, "not writable", str(directories[0]))
-
-
-def _official_files(name, directories, allow_unofficial):
-    """({official name: path}, File of each), checked; those that are nowhere are downloaded."""
-    paths = {file: _find(name, file, directories) for file in WANTED[name]}
-    missing = [file for file, path in paths.items() if path is None]
-    if missing:
-        target = _writable(directories)
-        for file in missing:
-            paths[file] = _download(name, file, target, directories[0])
-    return paths, tuple(_checked(path, allow_unofficial) for path in paths.values())
-
-
-def _find(name, file, directories):
-    """Path of a file, in a directory or in its subdirectory `name`, also unzipped, or None."""
-    for directory in directories:
-        for candidate in (file, f"{name}/{file}", file[:-3], f"{name}/{file[:-3]}"):
-            if Path(candidate).name in CHECKSUMS and (directory / candidate).is_file():
-                return directory / candidate
-    return None
-
-
-def _checked(path, allow_unofficial):
-    """The File at `path`."""
-    md5, official = pooch.file_hash(path, alg="md5"), CHECKSUMS[path.name]
-    if md5 != official and not allow_unofficial:
-        raise UserError(
-            f"{path} is not the official file: its md5 is {md5}, expected {official}; delete it to "
-            "have it downloaded, or take it as it is with --allow-unofficial-data"
-        )
-    return File(path.name, md5, md5 == official)
-
-
-def _download(name, file, target, directory):
-    """Path of a file downloaded whole and checked: pooch renames it only then, so that neither a
-    broken download nor a second process at the same time leaves anything else under its name."""
-    downloader = pooch.HTTPDownloader(progressbar=True, timeout=30)
-    reasons = []
-    for mirror in MIRRORS[name]:
-        try:
-            md5 = f"md5:{CHECKSUMS[file]}"
-            return Path(pooch.retrieve(mirror + file, md5, file, target, downloader=downloader))
-        except (OSError, ValueError) as error:
-            if getattr(error, "errno", None) == errno.ENOSPC:
-                raise
-            wrong = type(error) is ValueError
-            reasons.append(f"{mirror} {'wrong checksum' if wrong else type(error).__name__}")
-    alternative = ", or train on embedded digits with --data digits" if name == "mnist" else ""
-    raise UserError(
-        f"{file} is not in {directory} and cannot be downloaded ({'; '.join(reasons)}): put "
-        f"{', '.join(WANTED[name])} there{alternative}"
-    )
-
-
-def _prepare(name, files, directories, make):
-    """Path of the file `binaryconnect/name` made of `files` by `make(path)`, unless it is there.
-
-    It gets its name when it is whole. Until then it lies beside it under one that only the same
-    inputs have, so that `make` may go on with what a killed run left.
-    """
-    stamp = json.dumps([VERSION, *(file.md5 for file in files)])
-    for directory in directories:
-        if _stamp(directory / "binaryconnect" / name) == stamp:
-            return directory / "binaryconnect" / name
-    path = _writable([directory / "binaryconnect" for directory in directories]) / name
-    partial = path.with_name(f"{name}.{hashlib.md5(stamp.encode()).hexdigest()}.partial")
-    with open(path.with_suffix(".lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # a second process waits, then finds the file made
-        if _stamp(path) == stamp:
-            return path
-        _clear(path, keep=partial)
-        if path.exists():
-            print(f"{path} is of other files or another version: making it again", file=sys.stderr)
-        try:
-            make(partial)
-            with h5py.File(partial, "r+") as file:
-                file.attrs["made of"] = stamp
-            with open(partial, "rb") as file:
-                os.fsync(file.fileno())
-            os.replace(partial, path)
-        except Exception:
-            _clear(path)
-            raise
-    return path
-
-
-def _clear(path, keep=None):
-    """Removes what a failed or killed run left beside `path`."""
-    for left in path.parent.glob(f"{path.name}.*"):
-        if left.is_dir():
-            shutil.rmtree(left)
-        elif left != keep:
-            left.unlink()
-
-
-def _folder_beside(output):
-    return tempfile.TemporaryDirectory(dir=output.parent, prefix=f"{output.name}.")
-
-
-def _stamp(path):
-    try:
-        with h5py.File(path, "r") as file:
-            return file.attrs.get("made of")
-    except OSError:  # none there, or not a whole one
-        return None
-
-
-DAMAGED = ValueError, EOFError, struct.error, zlib.error, gzip.BadGzipFile, tarfile.TarError
-
-
-@contextlib.contextmanager
-def _fuel(name, directory):
-    """For a converter of Fuel: silences what it says of its age, names files it cannot read."""
-    with warnings.catch_warnings():
-        for category in (DeprecationWarning, FutureWarning, ResourceWarning):
-            warnings.simplefilter("ignore", category)
-        try:
-            yield
-        except (*DAMAGED, KeyError) as error:
-            raise UserError(
-                f"the {name} files in {directory} are not of the official format ({error}); delete "
-                "them to have them downloaded"
-            ) from error
-
-
 def _check(name, path, shape):
     """Refuses a converted file with images of another shape or labels beyond 9."""
     with h5py.File(path, "r") as file:
@@ -742,15 +440,6 @@ def _check(name, path, shape):
         raise UserError(
             f"the {name} files have images of shape {found} and labels up to {largest}; expected "
             f"shape {shape} and labels up to 9"
-        )
-
-
-def _memory_map(path, name):
-    """A data set of an HDF5 file as a read-only array on the file."""
-    with h5py.File(path, "r") as file:
-        found = file[name]
-        return np.memmap(path, found.dtype, "r", found.id.get_offset(), found.shape).view(
-            np.ndarray
         )
 
 

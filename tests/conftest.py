@@ -1,13 +1,15 @@
 """What all tests share: the original stack, before anything imports Theano."""
 
+import os
 import sys
 from pathlib import Path
 
+import formats
 import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-import original_stack  # noqa: E402, F401
+import original_stack  # noqa: E402
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -16,6 +18,52 @@ GOLDEN = Path(__file__).parent / "golden"
 def golden():
     """Loads values that the code of 2015-16 gave: golden("mlp_det_adam")["init/layer01_W"]."""
     return lambda name: np.load(GOLDEN / f"{name}.npz")
+
+
+@pytest.fixture
+def no_other_data(tmp_path, monkeypatch):
+    """A cache of the test's own, no data of the user's, no network."""
+    import data_files
+
+    monkeypatch.setenv("BINARYCONNECT_CACHE", str(tmp_path / "cache"))
+    for variable in ("BINARYCONNECT_DATA", "FUEL_DATA_PATH", "PYLEARN2_DATA_PATH"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    for name in data_files.MIRRORS:
+        monkeypatch.setitem(data_files.MIRRORS, name, ["http://127.0.0.1:9/"])
+
+
+@pytest.fixture(scope="session")
+def svhn(tmp_path_factory):
+    """A folder with small files of SVHN, and what they hold."""
+    folder = tmp_path_factory.mktemp("svhn")
+    return folder, formats.svhn(folder)
+
+
+@pytest.fixture
+def svhn_copy(svhn, tmp_path):
+    """A folder of links to these files: what is made of them is made anew for each test."""
+    for path in svhn[0].glob("*.mat"):
+        os.link(path, tmp_path / path.name)
+    return tmp_path
+
+
+def refusal(load, *arguments, **options):
+    """The message of the UserError that `load` raises: one line."""
+    with pytest.raises(original_stack.UserError) as raised:
+        load(*arguments, **options)
+    message = str(raised.value)
+    assert "\n" not in message
+    return message
+
+
+def same(one, other):
+    """Whether two data sets have the same images and labels."""
+    return all(
+        np.array_equal(getattr(one, part).X, getattr(other, part).X)
+        and np.array_equal(getattr(one, part).y, getattr(other, part).y)
+        for part in ("train", "valid", "test")
+    )
 
 
 def assert_near(actual, expected, tolerance=1e-5):

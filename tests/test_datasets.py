@@ -1,56 +1,26 @@
 """Each data set from files of its official format to the arrays of a run."""
 
 import dataclasses
+import functools
 import gzip
 import io
 import os
 import pickle
-import signal
-import subprocess
-import sys
 import tarfile
-from pathlib import Path
 
 import formats
 import fuel
 import fuel.datasets
 import numpy as np
 import pytest
-import scipy.io
+from conftest import refusal, same
 
+import data_files
 import datasets
 import preprocessing
-from original_stack import UserError
 
-ROOT = Path(__file__).resolve().parent.parent
-
-
-@pytest.fixture(autouse=True)
-def _elsewhere(tmp_path, monkeypatch):
-    """A cache of the test's own, no data of the user's, no network."""
-    monkeypatch.setenv("BINARYCONNECT_CACHE", str(tmp_path / "cache"))
-    for variable in ("BINARYCONNECT_DATA", "FUEL_DATA_PATH", "PYLEARN2_DATA_PATH"):
-        monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    for name in datasets.MIRRORS:
-        monkeypatch.setitem(datasets.MIRRORS, name, ["http://127.0.0.1:9/"])
-
-
-def error(*arguments, **options):
-    """The message of the UserError that `load` raises: one line."""
-    with pytest.raises(UserError) as raised:
-        datasets.load(*arguments, **options)
-    message = str(raised.value)
-    assert "\n" not in message
-    return message
-
-
-def same(one, other):
-    return all(
-        np.array_equal(getattr(one, part).X, getattr(other, part).X)
-        and np.array_equal(getattr(one, part).y, getattr(other, part).y)
-        for part in ("train", "valid", "test")
-    )
+pytestmark = pytest.mark.usefixtures("no_other_data")
+error = functools.partial(refusal, datasets.load)
 
 
 # MNIST
@@ -60,7 +30,7 @@ def test_mnist_is_split_and_centred(tmp_path):
     images, labels, test_images, test_labels = formats.mnist(tmp_path / "data")
     mnist = datasets.load("mnist", tmp_path / "data", allow_unofficial=True)
     assert (mnist.name, mnist.official) == ("mnist", False)
-    assert [file.name for file in mnist.files] == datasets.WANTED["mnist"]
+    assert [file.name for file in mnist.files] == data_files.WANTED["mnist"]
     assert [file.md5 for file in mnist.files] == [
         formats.md5((tmp_path / "data" / file.name).read_bytes()) for file in mnist.files
     ]
@@ -97,81 +67,12 @@ def test_train_size_takes_the_first_training_images_only(tmp_path):
         )
 
 
-@pytest.mark.parametrize("below", ["", "mnist"])
-@pytest.mark.parametrize("pack", [gzip.compress, bytes])
-def test_mnist_is_found_below_the_directory_and_unzipped(tmp_path, below, pack):
-    formats.mnist(tmp_path / "plain")
-    formats.mnist(tmp_path / "data" / below, pack=pack)
-    plain = datasets.load("mnist", tmp_path / "plain", allow_unofficial=True)
-    assert same(plain, datasets.load("mnist", tmp_path / "data", allow_unofficial=True))
-
-
-def test_the_data_directory_comes_from_the_environment(tmp_path, monkeypatch):
-    for name, seed in (("fuel", 1), ("own", 2), ("named", 3)):
-        formats.mnist(tmp_path / name, seed=seed)
-    by_path = {
-        name: datasets.load("mnist", tmp_path / name, allow_unofficial=True)
-        for name in ("fuel", "own", "named")
-    }
-    fuel_path = f"{tmp_path / 'nothing'}{os.pathsep}{tmp_path / 'fuel'}"
-    monkeypatch.setenv("FUEL_DATA_PATH", fuel_path)
-    assert same(datasets.load("mnist", allow_unofficial=True), by_path["fuel"])
-    monkeypatch.setenv("BINARYCONNECT_DATA", str(tmp_path / "own"))
-    assert same(datasets.load("mnist", allow_unofficial=True), by_path["own"])
-    named = datasets.load("mnist", tmp_path / "named", allow_unofficial=True)
-    assert same(named, by_path["named"])
-
-
-def test_an_unofficial_file_is_refused_with_both_checksums(tmp_path):
-    formats.mnist(tmp_path)
-    path = tmp_path / "train-images-idx3-ubyte.gz"
-    assert error("mnist", tmp_path) == (
-        f"{path} is not the official file: its md5 is {formats.md5(path.read_bytes())}, expected "
-        "f68b3c2dcbeaaa9fbdd348bbdeb94873; delete it to have it downloaded, or take it as it is "
-        "with --allow-unofficial-data"
-    )
-
-
 def test_fuel_reads_the_converted_file(tmp_path, monkeypatch):
     images = formats.mnist(tmp_path)[0]
     datasets.load("mnist", tmp_path, allow_unofficial=True)
     monkeypatch.setitem(fuel.config.config["data_path"], "value", [str(tmp_path / "binaryconnect")])
     mnist = fuel.datasets.MNIST(("train",))
     assert np.array_equal(mnist.data_sources[0][:, 0], images)
-
-
-def test_the_converted_file_is_kept_until_its_inputs_or_its_version_change(
-    tmp_path, monkeypatch, capfd
-):
-    formats.mnist(tmp_path)
-    first = datasets.load("mnist", tmp_path, allow_unofficial=True)
-    path = tmp_path / "binaryconnect" / "mnist.hdf5"
-    made = path.stat().st_mtime_ns
-    assert same(first, datasets.load("mnist", tmp_path, allow_unofficial=True))
-    assert path.stat().st_mtime_ns == made
-    again = f"{path} is of other files or another version: making it again\n"
-
-    monkeypatch.setattr(datasets, "VERSION", datasets.VERSION + 1)
-    assert same(first, datasets.load("mnist", tmp_path, allow_unofficial=True))
-    assert capfd.readouterr().err == again
-
-    formats.mnist(tmp_path, seed=1)
-    assert not same(first, datasets.load("mnist", tmp_path, allow_unofficial=True))
-    assert capfd.readouterr().err == again
-
-    path.write_bytes(path.read_bytes()[:5000])
-    datasets.load("mnist", tmp_path, allow_unofficial=True)
-    assert capfd.readouterr().err == again
-
-
-def test_a_read_only_directory_is_left_alone(tmp_path):
-    data = tmp_path / "data"
-    formats.mnist(data)
-    data.chmod(0o555)
-    datasets.load("mnist", data, allow_unofficial=True)
-    data.chmod(0o755)
-    assert not (data / "binaryconnect").exists()
-    assert (tmp_path / "cache" / "data" / "binaryconnect" / "mnist.hdf5").exists()
 
 
 @pytest.mark.parametrize(
@@ -206,73 +107,6 @@ def test_mnist_labels_beyond_nine(tmp_path):
 
 
 # Downloads
-
-
-@pytest.fixture
-def official(tmp_path, monkeypatch):
-    """Four small files that pass for the official ones."""
-    formats.mnist(tmp_path / "server")
-    for path in (tmp_path / "server").iterdir():
-        monkeypatch.setitem(datasets.CHECKSUMS, path.name, formats.md5(path.read_bytes()))
-    return tmp_path / "server"
-
-
-def test_missing_files_are_downloaded_once(tmp_path, official, monkeypatch):
-    data = tmp_path / "data"
-    with formats.server(official) as (address, asked):
-        monkeypatch.setitem(datasets.MIRRORS, "mnist", [address])
-        mnist = datasets.load("mnist", data)
-        assert asked == [f"/{name}" for name in datasets.WANTED["mnist"]]
-    assert mnist.official
-    assert sorted(os.listdir(data)) == sorted([*datasets.WANTED["mnist"], "binaryconnect"])
-    assert same(mnist, datasets.load("mnist", data))  # no server any more
-
-
-def test_a_broken_mirror_gives_way_to_the_next(tmp_path, official, monkeypatch):
-    formats.mnist(tmp_path / "wrong", seed=1)
-    with (
-        formats.server(official) as (good, asked),
-        formats.server(official, cut=10) as (truncating, _),
-        formats.server(tmp_path / "wrong") as (wrong, _),
-        formats.server(tmp_path / "nothing") as (empty, _),
-    ):
-        mirrors = ["http://127.0.0.1:9/", truncating, wrong, empty]
-        monkeypatch.setitem(datasets.MIRRORS, "mnist", mirrors)
-        data = tmp_path / "data"
-        assert error("mnist", data) == (
-            f"train-images-idx3-ubyte.gz is not in {data} and cannot be downloaded "
-            f"(http://127.0.0.1:9/ ConnectionError; {truncating} ChunkedEncodingError; "
-            f"{wrong} wrong checksum; {empty} HTTPError): put train-images-idx3-ubyte.gz, "
-            "train-labels-idx1-ubyte.gz, t10k-images-idx3-ubyte.gz, t10k-labels-idx1-ubyte.gz "
-            "there, or train on embedded digits with --data digits"
-        )
-        assert os.listdir(data) == []
-        monkeypatch.setitem(datasets.MIRRORS, "mnist", [*mirrors, good])
-        assert datasets.load("mnist", data).official
-        assert len(asked) == 4
-
-
-def test_two_processes_at_once(tmp_path, official, monkeypatch):
-    code = (
-        "import sys, datasets\n"
-        "datasets.MIRRORS['mnist'] = [sys.argv[1]]\n"
-        "datasets.CHECKSUMS.update(zip(datasets.WANTED['mnist'], sys.argv[3:]))\n"
-        "print(datasets.load('mnist', sys.argv[2]).train.X[:].sum())\n"
-    )
-    checksums = [datasets.CHECKSUMS[name] for name in datasets.WANTED["mnist"]]
-    with formats.server(official) as (address, _):
-        processes = [
-            subprocess.Popen(
-                [sys.executable, "-c", code, address, str(tmp_path / "data"), *checksums],
-                env={**os.environ, "PYTHONPATH": str(ROOT)},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-            )
-            for _ in range(2)
-        ]
-        results = [process.communicate()[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0]
-    assert results[0] == results[1]
 
 
 # scikit-learn's digits
@@ -378,7 +212,7 @@ def test_cifar10_is_found_where_pylearn2_has_it(tmp_path, batches, monkeypatch):
 def test_an_official_archive_goes_to_fuel_as_it_is(tmp_path, batches, monkeypatch):
     formats.cifar10(tmp_path, batches)
     archive = tmp_path / "cifar-10-python.tar.gz"
-    monkeypatch.setitem(datasets.CHECKSUMS, archive.name, formats.md5(archive.read_bytes()))
+    monkeypatch.setitem(data_files.CHECKSUMS, archive.name, formats.md5(archive.read_bytes()))
     monkeypatch.setattr(datasets, "_Unpickler", None)
     assert datasets.load("cifar10", tmp_path, inputs="signed").official
 
@@ -496,25 +330,10 @@ def test_no_cifar10(tmp_path):
 # SVHN
 
 
-@pytest.fixture(scope="module")
-def svhn(tmp_path_factory):
-    """A folder with small files of SVHN, and what they hold."""
-    folder = tmp_path_factory.mktemp("svhn")
-    return folder, formats.svhn(folder)
-
-
-@pytest.fixture
-def svhn_copy(svhn, tmp_path):
-    """A folder of links to these files: what is made of them is made anew for each test."""
-    for path in svhn[0].glob("*.mat"):
-        os.link(path, tmp_path / path.name)
-    return tmp_path
-
-
 def test_svhn_is_split_and_normalized(svhn):
     folder, sets = svhn
     released = datasets.load("svhn", folder, allow_unofficial=True)
-    assert [file.name for file in released.files] == datasets.WANTED["svhn"]
+    assert [file.name for file in released.files] == data_files.WANTED["svhn"]
     assert [len(part.y) for part in (released.train, released.valid, released.test)] == [
         200,
         6000,
@@ -572,123 +391,12 @@ def test_train_size_of_svhn(svhn):
     assert np.array_equal(some.train.y, whole.train.y[:9])
 
 
-def test_fuel_reads_the_converted_svhn(svhn, monkeypatch):
-    folder, sets = svhn
-    datasets.load("svhn", folder, allow_unofficial=True)
-    monkeypatch.setitem(fuel.config.config["data_path"], "value", [str(folder / "binaryconnect")])
-    for name, (images, labels) in sets.items():
-        found = fuel.datasets.SVHN(2, (name,), load_in_memory=True)
-        assert found.axis_labels["features"] == ("batch", "channel", "height", "width")
-        assert np.array_equal(found.data_sources[0], images)
-        assert np.array_equal(found.data_sources[1][:, 0], labels % 10)
-
-
-def test_a_killed_conversion_goes_on_where_it_was(svhn, svhn_copy, monkeypatch):
-    """Killed by SIGKILL in the middle of the second block, that is in the training images."""
-    code = (
-        "import os, signal, sys, datasets\n"
-        "class Bar(datasets.tqdm):\n"
-        "    def update(self, n=1):\n"
-        "        os.kill(os.getpid(), signal.SIGKILL)\n"
-        "datasets.tqdm = Bar\n"
-        "datasets.load('svhn', sys.argv[1], allow_unofficial=True)\n"
-    )
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", code, str(svhn_copy)]
-    killed = subprocess.run(command, env=environment, stderr=subprocess.DEVNULL, check=False)
-    assert killed.returncode == -signal.SIGKILL
-    (left,) = (svhn_copy / "binaryconnect").glob("*.partial")
-
-    bars = []
-
-    class Bar(datasets.tqdm):
-        def __init__(self, **options):
-            bars.append(options)
-            super().__init__(**options)
-
-    monkeypatch.setattr(datasets, "tqdm", Bar)
-    resumed = datasets.load("svhn", svhn_copy, allow_unofficial=True)
-    assert [(bar["initial"], bar["total"]) for bar in bars] == [(4096, 6230)]
-    assert not left.exists()
-    whole = datasets.load("svhn", svhn[0], allow_unofficial=True)
-    for part in ("train", "valid", "test"):
-        one, other = getattr(resumed, part), getattr(whole, part)
-        assert np.array_equal(one.X[:], other.X[:])
-        assert np.array_equal(one.y, other.y)
-
-
-def test_what_a_killed_conversion_left_is_not_used_for_other_files(svhn, svhn_copy):
-    folder = svhn_copy / "binaryconnect"
-    folder.mkdir()
-    (folder / "svhn_format_2.hdf5.0123.partial").write_bytes(b"of other files")
-    (folder / "svhn_format_2.hdf5.0123.new").write_bytes(b"of other files")
-    datasets.load("svhn", svhn_copy, allow_unofficial=True)
-    assert sorted(os.listdir(folder)) == ["svhn_format_2.hdf5", "svhn_format_2.lock"]
-
-
 def test_one_of_three_files_is_missing(svhn_copy):
     (svhn_copy / "extra_32x32.mat").unlink()
     assert error("svhn", svhn_copy, allow_unofficial=True) == (
         f"extra_32x32.mat is not in {svhn_copy} and cannot be downloaded (http://127.0.0.1:9/ "
         "ConnectionError): put train_32x32.mat, test_32x32.mat, extra_32x32.mat there"
     )
-
-
-def test_a_truncated_mat_file(svhn_copy):
-    path = svhn_copy / "extra_32x32.mat"
-    content = path.read_bytes()
-    path.unlink()
-    for size, reason in ((1_000_000, "KeyError: 'y'"), (100, "")):
-        path.write_bytes(content[:size])
-        message = error("svhn", svhn_copy, allow_unofficial=True)
-        assert message.startswith(f"{path} is not a whole file of SVHN's format 2 ({reason}")
-    assert os.listdir(svhn_copy / "binaryconnect") == ["svhn_format_2.lock"]
-
-
-@pytest.mark.parametrize(
-    ("shape", "kind", "labels", "message"),
-    [
-        (
-            (32, 32, 3, 5),
-            np.uint8,
-            [1, 2, 10, 0, 1],
-            "has labels from 0 to 10; expected 1 to 10 as in SVHN's format 2",
-        ),
-        (
-            (32, 32, 3, 5),
-            np.uint8,
-            [1, 2, 11, 3, 1],
-            "has labels from 1 to 11; expected 1 to 10 as in SVHN's format 2",
-        ),
-        (
-            (28, 28, 3, 2),
-            np.uint8,
-            [1, 2],
-            "has X of shape and type ((28, 28, 3, 2), 'uint8') and y of shape (2, 1); expected "
-            "(32, 32, 3, n), uint8 and (n, 1) as in SVHN's format 2",
-        ),
-        (
-            (32, 32, 3, 2),
-            np.float64,
-            [1, 2],
-            "has X of shape and type ((32, 32, 3, 2), 'double') and y of shape (2, 1); expected "
-            "(32, 32, 3, n), uint8 and (n, 1) as in SVHN's format 2",
-        ),
-        (
-            (32, 32, 3, 3),
-            np.uint8,
-            [1, 2],
-            "has X of shape and type ((32, 32, 3, 3), 'uint8') and y of shape (2, 1); expected "
-            "(32, 32, 3, n), uint8 and (n, 1) as in SVHN's format 2",
-        ),
-    ],
-)
-def test_a_mat_file_of_another_shape_or_label_range(svhn_copy, shape, kind, labels, message):
-    path = svhn_copy / "test_32x32.mat"
-    path.unlink()
-    y = np.array(labels, np.uint8)[:, np.newaxis]
-    scipy.io.savemat(path, {"X": np.zeros(shape, kind), "y": y})
-    assert error("svhn", svhn_copy, allow_unofficial=True) == f"{path} {message}"
 
 
 def test_too_few_images_for_the_validation_set(tmp_path):
@@ -699,50 +407,7 @@ def test_too_few_images_for_the_validation_set(tmp_path):
     )
 
 
-def test_a_disk_too_full_for_svhn(svhn_copy, monkeypatch):
-    def full(*arguments):
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "posix_fallocate", full)
-        assert error("svhn", svhn_copy, allow_unofficial=True) == (
-            f"cannot prepare svhn in {svhn_copy}: the disk is full; free some space, or choose "
-            "another directory with --data"
-        )
-    assert os.listdir(svhn_copy / "binaryconnect") == ["svhn_format_2.lock"]
-    datasets.load("svhn", svhn_copy, allow_unofficial=True)
-
-
 # Every data set
-
-
-def test_a_full_disk(tmp_path, monkeypatch):
-    formats.mnist(tmp_path)
-
-    def full(*arguments):
-        Path(arguments[1], arguments[2]).write_bytes(b"half")
-        raise OSError("Can't write data (file write failed: errno = 28, 'No space left on device')")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(datasets, "convert_mnist", full)
-        assert error("mnist", tmp_path, allow_unofficial=True) == (
-            f"cannot prepare mnist in {tmp_path}: the disk is full; free some space, or choose "
-            "another directory with --data"
-        )
-    assert os.listdir(tmp_path / "binaryconnect") == ["mnist.lock"]
-    datasets.load("mnist", tmp_path, allow_unofficial=True)
-
-
-def test_a_directory_that_cannot_be_read(tmp_path, monkeypatch):
-    def denied(path):
-        raise PermissionError(13, "Permission denied", str(path))
-
-    monkeypatch.setattr(Path, "is_file", denied)  # root may read anything
-    path = tmp_path / "train-images-idx3-ubyte.gz"
-    assert error("mnist", tmp_path) == (
-        f"cannot prepare mnist in {tmp_path}: [Errno 13] Permission denied: '{path}'; make it "
-        "readable, or choose another directory with --data"
-    )
 
 
 def test_an_unknown_name():

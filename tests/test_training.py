@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import cifar10
+import data_files
 import datasets
 import mnist
 import original_stack
@@ -41,7 +42,7 @@ def toy(seed=0):
         X[np.arange(n), 0, 2 * y, :] += 0.5
         return datasets.Subset(X, y)
 
-    files = (datasets.File("toy", "0" * 32, False),)
+    files = (data_files.File("toy", "0" * 32, False),)
     return datasets.Dataset("toy", subset(210), subset(50), subset(53), files, "none")
 
 
@@ -334,7 +335,7 @@ def test_run_without_a_published_figure(tmp_path):
         datasets.Subset(rng.rand(n, 3, 32, 32).astype(np.float32), np.arange(n) % 10)
         for n in (40, 20, 20)
     ]
-    dataset = datasets.Dataset("cifar10", *parts, (datasets.File("toy", "0" * 32, True),), "none")
+    dataset = datasets.Dataset("cifar10", *parts, (data_files.File("toy", "0" * 32, True),), "none")
     found = training.run(dataset, h, cifar10.build_network, 1, tmp_path)
     assert found["published_error"] is None
     assert (tmp_path / "cifar10/table1-sgd-off-deterministic/seed-1/run.json").exists()
