@@ -368,9 +368,11 @@ def seconds_of_a_run(published, runs, benchmarks):
     benchmarks : dict
         See `read_benchmarks`.
     """
-    comparable = [run["seconds"] for run in runs if not run.departures]
+    comparable = [run for run in runs if not run.departures]
     if comparable:
-        return f"{_duration(statistics.median(comparable))} (median of these runs)"
+        median = _duration(statistics.median(run["seconds"] for run in comparable))
+        counts = sorted({str(run.run.get("threads")) for run in comparable})
+        return f"{median} (median of these runs, {_threads(' or '.join(counts))})"
     epochs = int(published["epochs"] or 0)
     row = published["dataset"], published["protocol"]
     if row in benchmarks and epochs:
@@ -383,6 +385,10 @@ def seconds_of_a_run(published, runs, benchmarks):
         estimate = longest["seconds"] / longest["epochs"] * epochs
         return f"about {_duration(estimate)} (from a run of {longest['epochs']:,} epochs)"
     return "not measured"
+
+
+def _threads(count):
+    return f"{count} thread{'' if str(count) == '1' else 's'}"
 
 
 def _duration(seconds):
@@ -467,7 +473,7 @@ def _machines(runs):
             versions = dict(there.get("versions") or {}).items()
             commit = str(there.get("git_commit") or "unknown")[:12]
             groups[
-                f"{there.get('cpu')}, {there.get('threads')} threads",
+                f"{there.get('cpu')}, {_threads(there.get('threads'))}",
                 ", ".join(f"{name} {version}" for name, version in versions),
                 commit + (" with changes" if there.get("git_dirty") else ""),
             ].append(str(one.run.get("started"))[:10])

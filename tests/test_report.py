@@ -144,23 +144,26 @@ def test_page_of_no_runs(tmp_path, capsys):
 
 
 def test_page_of_runs(tmp_path, capsys):
-    for seed, error in ((1, 1.16), (2, 1.18), (3, 1.2)):
-        add_run(tmp_path, seed=seed, test_error=error, seconds=7200.0 + seed, earlier=[])
+    for seed, error, threads in ((1, 1.16, 1), (2, 1.18, 2), (3, 1.2, 2)):
+        seconds = 7200.0 + seed
+        add_run(tmp_path, seed=seed, test_error=error, seconds=seconds, threads=threads, earlier=[])
     elsewhere = {"until_epoch": 400, "cpu": "Another", "threads": 1}
     add_run(tmp_path, seed=4, method="none", earlier=[elsewhere])
     page = make(tmp_path, capsys)
     assert cells(page, "| Another") == (
-        ["Another, 1 threads", "", "unknown", "1", "2026-11-20", "2026-11-20"]
+        ["Another, 1 thread", "", "unknown", "1", "2026-11-20", "2026-11-20"]
     )
     assert cells(page, "| paper | BinaryConnect (stoch.) | 1.18")[3:] == (
         ["1.18", "0.02", "3", "1.13 to 1.23", "+0.00 ± 0.05", "**reproduced**", "7, 11, 12"]
     )
     assert cells(page, "| MNIST | `./reproduce mnist --method stochastic")[2:] == (
-        ["1, 2, 3", "2.0 hours (median of these runs)"]
+        ["1, 2, 3", "2.0 hours (median of these runs, 1 or 2 threads)"]
     )
-    assert cells(page, "| A processor") == (
-        ["A processor, 2 threads", "theano 1.0.5", "0123456789ab", "4", "2026-11-20", "2026-11-20"]
-    )
+    for threads, runs in (("1 thread", "1"), ("2 threads", "3")):
+        processor = f"A processor, {threads}"
+        assert cells(page, f"| {processor} |") == (
+            [processor, "theano 1.0.5", "0123456789ab", runs, "2026-11-20", "2026-11-20"]
+        )
     assert "## Notes" not in page
     assert "## Runs in other settings" not in page
 
