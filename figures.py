@@ -113,6 +113,9 @@ def curves(chosen):
         low = max(t for t in _ROUND if t <= min(axis.get_ylim()[0] for axis in group))
         high = min(t for t in _ROUND if t >= max(axis.get_ylim()[1] for axis in group))
         ticks = [t for t in _ROUND if low <= t <= high]
+        if len(ticks) > 15:  # too close to be read
+            ticks = [t for t in _POWERS if low <= t <= high]
+            ticks = ticks[:: 1 + len(ticks) // 15]
         for axis in group:
             axis.set_ylim(low, high)
             axis.set_yticks(ticks, [f"{t:g}" for t in ticks])
@@ -120,7 +123,8 @@ def curves(chosen):
     return figure, title
 
 
-_ROUND = [digit * 10.0**power for power in range(-12, 13) for digit in (1, 2, 5)]
+_POWERS = [10.0**power for power in range(-45, 13)]  # from the least of float32
+_ROUND = [digit * power for power in _POWERS for digit in (1, 2, 5)]
 
 
 def _marker(epochs):

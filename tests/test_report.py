@@ -410,6 +410,27 @@ def test_curves_hold_the_data_of_epochs_csv(tmp_path):
         assert axis.lines[0].get_linestyle() == style
 
 
+@pytest.mark.parametrize(
+    ("least", "ticks"),
+    [
+        (0.02, ["0.01", "0.02", "0.05", "0.1", "0.2", "0.5", "1"]),
+        (2e-10, ["1e-10", "1e-09", "1e-08", "1e-07", "1e-06", "1e-05", "0.0001", "0.001", "0.01"]),
+        (1e-40, ["1e-42", "1e-39", "1e-36", "1e-33", "1e-30", "1e-27", "1e-24", "1e-21", "1e-18"]),
+    ],
+)
+def test_ticks_of_curves_are_apart(tmp_path, least, ticks):
+    folder = add_run(tmp_path)
+    table = (folder / "epochs.csv").read_text()
+    assert table.count(f",{1 / 6},") == 1
+    (folder / "epochs.csv").write_text(table.replace(f",{1 / 6},", f",{least},"))
+    figure, _ = figures.curves(figures.choose(report.read_runs(tmp_path)[0]))
+    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert labels[: len(ticks)] == ticks
+    figure.draw_without_rendering()
+    boxes = [label.get_window_extent() for label in figure.axes[0].get_yticklabels()]
+    assert all(low.y1 < high.y0 for low, high in zip(boxes, boxes[1:], strict=False))
+
+
 def test_titles_fit_their_panels(tmp_path):
     unofficial = {"official_data": False, "data": [{**FILES[0], "official": False}]}
     reduced = {"H": 1.0, "width": 0.25, "train_size": 10000}
