@@ -22,14 +22,6 @@ pytestmark = pytest.mark.usefixtures("no_other_data")
 error = functools.partial(refusal, datasets.load)
 
 
-@pytest.fixture
-def svhn_copy(svhn, tmp_path):
-    """A folder of links to these files: what is made of them is made anew for each test."""
-    for path in svhn[0].glob("*.mat"):
-        os.link(path, tmp_path / path.name)
-    return tmp_path
-
-
 def test_fuel_reads_the_converted_svhn(svhn, monkeypatch):
     folder, sets = svhn
     datasets.load("svhn", folder, allow_unofficial=True)
