@@ -58,18 +58,36 @@ class BatchNormLayer(lasagne.layers.Layer):
         self.beta = self.add_param(ZEROS, shape, "beta")
         self.gamma = self.add_param(ONES, shape, "gamma")
 
-    def get_output_for(self, input, deterministic=False, **kwargs):
-        if deterministic:
+    def get_output_for(
+        self,
+        input,
+        deterministic=False,
+        batch_norm_use_averages=None,
+        batch_norm_alpha=None,
+        **kwargs,
+    ):
+        """Normalized input.
+
+        Parameters
+        ----------
+        batch_norm_use_averages : bool or None
+            Whether to normalize by the running statistics; None: if `deterministic`. If not, by
+            the batch's, which also move the running ones.
+        batch_norm_alpha : Theano scalar or None
+            In the place of `alpha`.
+        """
+        alpha = self.alpha if batch_norm_alpha is None else batch_norm_alpha
+        if deterministic if batch_norm_use_averages is None else batch_norm_use_averages:
             mean, std = self.mean, self.std
         elif fused.supports(input, self.axes, self.nonlinearity):
             y, mean, std = fused.batch_norm(
                 input, self.gamma, self.beta, self.epsilon, False, self.nonlinearity
             )
-            moved = tracked(self.mean, mean, self.alpha) + tracked(self.std, std, self.alpha)
+            moved = tracked(self.mean, mean, alpha) + tracked(self.std, std, alpha)
             return y + 0 * moved
         else:
-            mean = tracked(self.mean, input.mean(self.axes, keepdims=True), self.alpha)
-            std = tracked(self.std, input.std(self.axes, keepdims=True), self.alpha)
+            mean = tracked(self.mean, input.mean(self.axes, keepdims=True), alpha)
+            std = tracked(self.std, input.std(self.axes, keepdims=True), alpha)
         mean, std, beta, gamma = (
             T.addbroadcast(x, *self.axes) for x in (mean, std, self.beta, self.gamma)
         )

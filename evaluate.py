@@ -19,7 +19,8 @@ def evaluate(one, dataset):
     """Test errors, in percent, of one trained model.
 
     Batch normalization is the protocol's: its statistics are recomputed for each kind of weights
-    from the training and validation sets (paper), or those that training left (release). Each
+    from the training and validation sets (MNIST, paper), or those that training left. Where the
+    latter are of drawn weights, binary weights are also tested with statistics of their own. Each
     batch of an ensemble member takes its own draw, as in training.
 
     Parameters
@@ -30,10 +31,10 @@ def evaluate(one, dataset):
     Returns
     -------
     dict
-        `binary` and `real`: an error; `ensemble`: {size: error}. None and empty for kinds of
-        weights that the network does not have.
+        `binary`, `binary_own_statistics` and `real`: an error; `ensemble`: {size: error}. None and
+        empty for what the network does not have.
     """
-    found = {"binary": None, "real": None, "ensemble": {}}
+    found = {"binary": None, "binary_own_statistics": None, "real": None, "ensemble": {}}
     for kind in one.h.kinds_of_weights:
         model = training.Model(one.network(), one.h, kind)
         model.recompute_statistics(dataset.train, dataset.valid)
@@ -41,6 +42,8 @@ def evaluate(one, dataset):
             found[kind] = _ensembles(model, dataset.test)
         else:
             found[kind] = model.evaluate(dataset.test)[1]
+        if kind == "binary" and model.renew_statistics(dataset.train):
+            found["binary_own_statistics"] = model.evaluate(dataset.test)[1]
     return found
 
 
@@ -65,11 +68,15 @@ def write(options):
         raise original_stack.UserError(
             f"cannot write {one.path}/evaluation.json: {error.strerror}"
         ) from None
-    for kind in ("binary", "real"):
-        if found[kind] is not None:
-            print(f"{kind:14} {found[kind]:6.2f}%")
-    for size, error in found["ensemble"].items():
-        print(f"ensemble of {size:2} {error:6.2f}%")
+    errors = {
+        "binary": found["binary"],
+        "binary, own statistics": found["binary_own_statistics"],
+        "real": found["real"],
+        **{f"ensemble of {size:>2}": error for size, error in found["ensemble"].items()},
+    }
+    for label, error in errors.items():
+        if error is not None:
+            print(f"{label:22} {error:6.2f}%")
 
 
 def main(argv=None):

@@ -30,8 +30,8 @@ def export(one, dataset, raw):
     """The deployable network of a run.
 
     A run with binary weights is exported with them (section 2.6, method 1), whatever its own test
-    weights; batch-norm statistics are recomputed for them where the protocol does so. Others keep
-    real weights.
+    weights; batch-norm statistics are made anew for them where the protocol does so or training
+    left those of drawn weights. Others keep real weights.
 
     Parameters
     ----------
@@ -50,6 +50,7 @@ def export(one, dataset, raw):
     network = one.network()
     model = training.Model(network, one.h, "binary" if one.h.binary else "real")
     model.recompute_statistics(dataset.train, dataset.valid)
+    model.renew_statistics(dataset.train)
     batches = range(0, len(dataset.test.y), 200)
     outputs = [model.outputs(dataset.test.X[start : start + 200]) for start in batches]
     classes = np.concatenate(outputs).argmax(axis=1)

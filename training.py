@@ -140,7 +140,7 @@ class Model:
     """
 
     def __init__(self, network, h, test_weights):
-        self.h = h
+        self.h, self.network, self.test_weights = h, network, test_weights
         self.draws = ENSEMBLE_SIZE if test_weights == "ensemble" else 1
         X, Y = T.tensor4("X"), T.matrix("Y")
         LR, count = T.scalar("LR"), T.scalar("count")
@@ -193,6 +193,31 @@ class Model:
             for function, batch in [(first, batches[0])] + [(following, b) for b in batches]:
                 count += 1
                 function(subset.X[batch], count)
+
+    def renew_statistics(self, subset):
+        """Running batch-norm statistics that training left, of drawn weights, replaced by those of
+        the test weights: the mean over the batches of `subset`, each normalized by its own.
+
+        Returns
+        -------
+        bool
+            Whether there are such; statistics of other networks stay as they are.
+        """
+        if self.accumulate is not None or not self.h.stochastic:
+            return False
+        X, count = T.tensor4("X"), T.scalar("count")
+        output = lasagne.layers.get_output(
+            self.network,
+            X,
+            deterministic=True,
+            test_weights=self.test_weights,
+            batch_norm_use_averages=False,
+            batch_norm_alpha=1 / count,
+        )
+        forward = theano.function([X, count], output)
+        for i, batch in enumerate(_batches(len(subset.y), self.h.batch_size)):
+            forward(subset.X[batch], i + 1)
+        return True
 
     def evaluate(self, subset):
         """(loss, error in percent) over all images of a subset."""

@@ -38,6 +38,26 @@ def test_training_output_and_running_statistics(axes, reduced):
     assert_near(output, np.maximum(3 * (x - mean) / (std + 0.5) - 1, 0))
 
 
+@pytest.mark.parametrize("fused", ["1", "0"])
+def test_running_statistics_of_given_alpha(monkeypatch, fused):
+    monkeypatch.setenv("BINARYCONNECT_FUSED", fused)
+    layer = BatchNormLayer((8, 3, 4, 5), epsilon=0.5)
+    X, alpha = T.tensor4(), T.scalar()
+    at_test = {"deterministic": True, "batch_norm_use_averages": False}
+    output = layer.get_output_for(X, **at_test, batch_norm_alpha=alpha)
+    function = theano.function([X, alpha], output)
+    axes = (0, 2, 3)
+    batches = x, 3 * x + 1, x[:5] - 2
+    for i, batch in enumerate(batches):
+        mean, std = batch.mean(axes, keepdims=True), batch.std(axes, keepdims=True)
+        assert_near(function(batch, 1 / (i + 1)), (batch - mean) / (std + 0.5))
+    # 1, 1/2, 1/3, ...: the mean, without what was there before
+    means = [batch.mean(axes, keepdims=True) for batch in batches]
+    assert_near(layer.mean.get_value(), np.mean(means, axis=0))
+    stds = [batch.std(axes, keepdims=True) for batch in batches]
+    assert_near(layer.std.get_value(), np.mean(stds, axis=0))
+
+
 def test_parameters():
     layer = BatchNormLayer((None, 7))
     assert [p.name for p in layer.get_params()] == ["mean", "std", "beta", "gamma"]

@@ -35,25 +35,33 @@ def test_evaluation_of_a_stochastic_run(run, capsys, h):
     capsys.readouterr()
     assert evaluate.main([str(folder)]) == 0
     found = json.loads((folder / "evaluation.json").read_text())
-    assert list(found) == ["binary", "real", "ensemble"]
+    assert list(found) == ["binary", "binary_own_statistics", "real", "ensemble"]
     assert found["real"] == json.loads((folder / "run.json").read_text())["test_error"]
     assert list(found["ensemble"]) == ["1", "2", "4", "8", "16"]
-    assert capsys.readouterr().out.splitlines()[:2] == (
-        [f"binary         {found['binary']:6.2f}%", f"real           {found['real']:6.2f}%"]
-    )
+    own = found["binary_own_statistics"]
+    assert (own is None) == (h is PAPER)
+    lines = [
+        f"binary                 {found['binary']:6.2f}%",
+        *([f"binary, own statistics {own:6.2f}%"] if h is RELEASE else []),
+        f"real                   {found['real']:6.2f}%",
+        f"ensemble of  1         {found['ensemble']['1']:6.2f}%",
+    ]
+    assert capsys.readouterr().out.splitlines()[: len(lines)] == lines
     first = (folder / "evaluation.json").read_text()
     assert evaluate.main([str(folder)]) == 0
     assert (folder / "evaluation.json").read_text() == first
 
 
+@pytest.mark.parametrize("h", [PAPER, RELEASE], ids=["paper", "release"])
 @pytest.mark.parametrize("method", ["deterministic", "none"])
-def test_evaluation_of_other_methods(run, method):
-    folder = run(dataclasses.replace(PAPER, method=method))
+def test_evaluation_of_other_methods(run, method, h):
+    folder = run(dataclasses.replace(h, method=method))
     assert evaluate.main([str(folder)]) == 0
     found = json.loads((folder / "evaluation.json").read_text())
     weights = "binary" if method == "deterministic" else "real"
     assert found[weights] == json.loads((folder / "run.json").read_text())["test_error"]
     assert (found["binary"] is None) == (found["ensemble"] == {}) == (method == "none")
+    assert found["binary_own_statistics"] is None
 
 
 def test_ensembles_average_prefixes_of_one_set_of_draws():

@@ -12,6 +12,7 @@ from pathlib import Path
 import lasagne
 import numpy as np
 import pytest
+from conftest import assert_near
 
 import cifar10
 import data_files
@@ -197,6 +198,33 @@ def test_ensemble_averages_the_outputs_of_several_networks():
     outputs = [model.outputs(X) for _ in range(2)]
     assert abs(outputs[0] - outputs[1]).max() > 0.01
     assert model.draws == training.ENSEMBLE_SIZE
+
+
+def test_statistics_of_the_test_weights():
+    h = dataclasses.replace(mnist.RELEASE, num_units=6, batch_size=30)
+    lasagne.random.set_rng(np.random.RandomState(1))
+    network = mnist.build_network(h)
+    model = training.Model(network, h, "binary")
+    subset = toy().train
+    before = model.parameter_values()
+    assert model.renew_statistics(subset)
+    after = model.parameter_values()
+    changed = [name for name in before if not np.array_equal(before[name], after[name])]
+    assert changed == [name for name in before if name.endswith(("_mean", "_std"))]
+    dense, first = lasagne.layers.get_all_layers(network)[1:3]
+    binary = np.where(dense.W.get_value() >= 0, dense.H, -dense.H)
+    batches = np.split(subset.X.reshape(210, 784) @ binary, 7)
+    assert_near(first.mean.get_value()[0], np.mean([b.mean(0) for b in batches], axis=0))
+    assert_near(first.std.get_value()[0], np.mean([b.std(0) for b in batches], axis=0))
+
+
+@pytest.mark.parametrize("h", [SMALL, dataclasses.replace(RELEASED, method="deterministic")])
+def test_statistics_that_are_the_test_weights_already_stay(h):
+    model = training.Model(mnist.build_network(h), h, "binary")
+    before = model.parameter_values()
+    assert not model.renew_statistics(toy().train)
+    after = model.parameter_values()
+    assert all(np.array_equal(before[name], after[name]) for name in before)
 
 
 RESULT = {
