@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 
-from original_stack import UserError
+from original_stack import UserError, full_disk
 
 
 class Parser(argparse.ArgumentParser):
@@ -35,8 +35,9 @@ def run(parser, command, argv=None):
     Returns
     -------
     int
-        Exit status: 0; 2 after a UserError and 128 + signal after Stopped, which are printed in
-        one line; 128 + SIGPIPE where the reader of the output is gone (`| head`).
+        Exit status: 0; 2 after a UserError, or where a full disk keeps Theano from compiling, and
+        128 + signal after Stopped, which are printed in one line; 128 + SIGPIPE where the reader of
+        the output is gone (`| head`).
     """
     options = parser.parse_args(argv)
     try:
@@ -52,4 +53,10 @@ def run(parser, command, argv=None):
         # What is left in the buffer would be flushed, and fail again, when Python ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
+    except Exception as error:
+        # Of Theano's compiler; the others say what they could not write.
+        if "No space left on device" not in str(error):
+            raise
+        print(f"{parser.prog}: {full_disk()}", file=sys.stderr)
+        return 2
     return 0

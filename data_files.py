@@ -103,7 +103,8 @@ def official_files(name, directories, allow_unofficial):
     paths = {file: find(name, file, directories) for file in WANTED[name]}
     missing = [file for file, path in paths.items() if path is None]
     if missing:
-        target = _writable(directories)
+        target = writable(directories)
+        target.mkdir(parents=True, exist_ok=True)
         for file in missing:
             paths[file] = _download(name, file, target, directories[0])
     return paths, tuple(checked(path, allow_unofficial) for path in paths.values())
@@ -170,7 +171,8 @@ def prepare(name, files, directories, make):
     for directory in directories:
         if _stamp(directory / "binaryconnect" / name) == stamp:
             return directory / "binaryconnect" / name
-    path = _writable([directory / "binaryconnect" for directory in directories]) / name
+    path = writable([directory / "binaryconnect" for directory in directories]) / name
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{name}.{hashlib.md5(stamp.encode()).hexdigest()}.partial")
     with open(path.with_suffix(".lock"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # a second process waits, then finds the file made
@@ -192,13 +194,12 @@ def prepare(name, files, directories, make):
     return path
 
 
-def _writable(directories):
-    """The first of the directories that can be written, made where it does not exist. One without a
-    write permission is left alone by root too, who could write it."""
+def writable(directories):
+    """The first of the directories that can be written, or made. One without a write permission is
+    left alone by root too, who could write it."""
     for directory in directories:
         existing = next(path for path in (directory, *directory.parents) if path.exists())
         if os.access(existing, os.W_OK) and existing.stat().st_mode & 0o222:
-            directory.mkdir(parents=True, exist_ok=True)
             return directory
     raise PermissionError(errno.EACCES, "not writable", str(directories[0]))
 

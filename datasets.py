@@ -112,10 +112,13 @@ def load(
             raise UserError(f"unknown data set '{name}'; expected mnist, digits, cifar10 or svhn")
     except OSError as error:
         if error.errno == errno.ENOSPC or "No space left" in str(error):
-            reason = "the disk is full; free some space, or choose another directory with --data"
+            where = data_files.writable(directories)
+            reason = "the disk is full; free some space"
         else:
-            reason = f"{error}; make it readable, or choose another directory with --data"
-        raise UserError(f"cannot prepare {name} in {directories[0]}: {reason}") from error
+            where, reason = directories[0], f"{error}; make it readable"
+        raise UserError(
+            f"cannot prepare {name} in {where}: {reason}, or choose another directory with --data"
+        ) from error
     if train_size is not None:
         dataset = replace(dataset, train=_first(dataset.train, train_size))
     return dataset

@@ -16,6 +16,7 @@ import importlib.metadata
 import importlib.util
 import os
 import re
+import shutil
 import sys
 import tempfile
 import warnings
@@ -50,6 +51,14 @@ def cache_directory():
     path = Path(tempfile.gettempdir()) / f"binaryconnect-{os.getuid()}"
     path.mkdir(mode=0o700, exist_ok=True)
     return path
+
+
+def full_disk():
+    """The UserError of a disk too full for Theano's compiler."""
+    return UserError(
+        f"cannot compile into {cache_directory() / 'theano'}: the disk is full; free some space, "
+        "or name another directory: BINARYCONNECT_CACHE=DIR"
+    )
 
 
 def threads():
@@ -156,6 +165,10 @@ class _OldNames(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
     def find_spec(self, name, path=None, target=None):
         if name == "theano":
+            # Where it cannot write its own lock it would wait for that, many minutes.
+            if shutil.disk_usage(cache_directory()).free < 2**20:
+                print(f"{Path(sys.argv[0]).name}: {full_disk()}", file=sys.stderr)
+                sys.exit(2)
             load_blas()
         elif name in ("fuel", "pylearn2"):  # import from collections what is in collections.abc
             for abstract in ("Iterable", "Iterator", "Mapping", "Sequence"):

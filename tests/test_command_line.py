@@ -38,6 +38,17 @@ def test_ends(capsys, error, expected):
     assert end(capsys, error) == expected
 
 
+def test_full_disk_under_the_compiler(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("BINARYCONNECT_CACHE", str(tmp_path))
+    reason = "No space left on device"
+    message = (
+        f"program: cannot compile into {tmp_path}/theano: the disk is full; free some space, or "
+        "name another directory: BINARYCONNECT_CACHE=DIR\n"
+    )
+    for error in (Exception("compiling the node", f"ld failed: {reason}"), OSError(28, reason)):
+        assert end(capsys, error) == (2, "output\n", message)
+
+
 def test_errors_of_the_program_are_not_hidden(capsys):
     with pytest.raises(ZeroDivisionError):
         end(capsys, ZeroDivisionError())

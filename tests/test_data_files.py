@@ -168,6 +168,17 @@ def test_a_full_disk(tmp_path, monkeypatch):
             f"cannot prepare mnist in {tmp_path}: the disk is full; free some space, or choose "
             "another directory with --data"
         )
+        data = tmp_path / "read-only"
+        data.mkdir()
+        formats.mnist(data)
+        data.chmod(0o555)
+        cache = tmp_path / "cache"
+        patch.setenv("BINARYCONNECT_CACHE", str(cache))
+        assert error("mnist", data, allow_unofficial=True) == (
+            f"cannot prepare mnist in {cache}/data: the disk is full; free some space, or choose "
+            "another directory with --data"
+        )
+        data.chmod(0o755)
     assert os.listdir(tmp_path / "binaryconnect") == ["mnist.lock"]
     datasets.load("mnist", tmp_path, allow_unofficial=True)
 

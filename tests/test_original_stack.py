@@ -62,6 +62,23 @@ def test_script_of_2015_runs_unchanged_and_without_a_warning():
     assert errors[-1] < 25 < errors[0]
 
 
+FULL = """
+import shutil, original_stack
+shutil.disk_usage = lambda path: shutil._ntuple_diskusage(100, 100, 0)
+import theano
+"""
+
+
+def test_full_disk_is_said_where_theano_would_wait_for_its_lock(tmp_path):
+    (tmp_path / "program.py").write_text(FULL)
+    done = python(tmp_path / "program.py", BINARYCONNECT_CACHE=str(tmp_path))
+    assert (done.returncode, done.stderr) == (
+        2,
+        f"program.py: cannot compile into {tmp_path}/theano: the disk is full; free some space, or "
+        "name another directory: BINARYCONNECT_CACHE=DIR\n",
+    )
+
+
 SETTINGS = """
 import theano, os, original_stack
 print(theano.config.floatX, theano.config.gcc.cxxflags, os.environ["OMP_NUM_THREADS"])
