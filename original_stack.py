@@ -100,9 +100,9 @@ def _settle_environment():
     # in some processes.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-    # On AMD processors newer than itself OpenBLAS may choose AVX2 kernels: half the speed.
-    if {"AuthenticAMD", "avx512f", "avx512bw", "avx512dq", "avx512vl"} <= processor_flags():
-        os.environ.setdefault("OPENBLAS_CORETYPE", "SKYLAKEX")
+    kernels = blas_kernels(processor())
+    if kernels:
+        os.environ.setdefault("OPENBLAS_CORETYPE", kernels)
     ours = [
         "floatX=float32",
         "device=cpu",
@@ -122,12 +122,27 @@ def _settle_environment():
     warnings.filterwarnings("ignore", message="The `image_shape` keyword argument")
 
 
-def processor_flags():
-    """What Linux says of the first processor: its maker and its instruction sets, among others."""
+def processor():
+    """What Linux says of the first processor, {field: text}: "model name", "flags" and others."""
     try:
-        return set(Path("/proc/cpuinfo").read_text().split("\n\n")[0].split())
+        lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
     except OSError:
-        return set()
+        lines = []
+    fields = (line.partition(":") for line in lines)
+    return {name.strip(): text.strip() for name, _, text in fields}
+
+
+def blas_kernels(processor):
+    """The value of OPENBLAS_CORETYPE for a processor, or None where OpenBLAS chooses well.
+
+    OpenBLAS goes by the instruction set, and may not know AMD processors newer than itself. Those
+    of family 25 (Zen 4) execute AVX-512 in halves: there AVX2 kernels are 4 to 17 % faster on the
+    products of training, by their size. On later ones they have half the speed.
+    """
+    maker, flags = processor.get("vendor_id"), processor.get("flags", "").split()
+    if maker != "AuthenticAMD" or not {"avx512f", "avx512bw", "avx512dq", "avx512vl"} <= set(flags):
+        return None
+    return "ZEN" if processor["cpu family"] == "25" else "SKYLAKEX"
 
 
 _blas_library = None

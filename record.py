@@ -242,7 +242,7 @@ def surroundings():
         },
         "lock_sha256": hashlib.sha256(original_stack.LOCK.read_bytes()).hexdigest(),
         "image": os.environ.get("BINARYCONNECT_IMAGE"),
-        "cpu": _processor(),
+        "cpu": original_stack.processor().get("model name", platform.machine()),
         "threads": original_stack.threads(),
         **_commit(),
     }
@@ -257,15 +257,6 @@ def provenance():
         debian = dict(line.split("\t") for line in shown.stdout.splitlines())
     packages = {found.name: found.version for found in importlib.metadata.distributions()}
     return {**surroundings(), "packages": dict(sorted(packages.items())), "debian": debian}
-
-
-def _processor():
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 def _commit():

@@ -6,7 +6,6 @@ A machine's speed changes from minute to minute, so only ratios of neighbouring 
 import json
 import os
 import platform
-import re
 import statistics
 import subprocess
 import sys
@@ -103,11 +102,9 @@ def update_readme(mark, lines, path=ROOT / "README.md"):
 
 def machine():
     """Description of the machine for the record."""
-    cpu = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    model = re.search(r"^model name\s*: (.*)$", cpu, flags=re.MULTILINE)
     compiler = subprocess.check_output(["g++", "-dumpfullversion"], text=True)
     return {
-        "processor": model[1] if model else platform.processor(),
+        "processor": original_stack.processor().get("model name", platform.machine()),
         "processors": len(os.sched_getaffinity(0)),
         "threads": original_stack.threads(),
         "kernel": f"{platform.system()} {platform.release()}",

@@ -91,7 +91,7 @@ def test_other_products_stay(monkeypatch):
     y = T.dot(x, binary_connect.binarization(W, H))
     for off in (
         lambda patch: patch.setenv("BINARYCONNECT_FUSED", "0"),
-        lambda patch: patch.setattr(original_stack, "processor_flags", set),
+        lambda patch: patch.setattr(original_stack, "processor", dict),
     ):
         with monkeypatch.context() as patch:
             off(patch)

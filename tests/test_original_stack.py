@@ -111,6 +111,35 @@ def test_settings_of_the_user_win(tmp_path):
     assert done.stdout == f"float64 -O1 1\nSandybridge 1 {tmp_path}\n0\n"
 
 
+@pytest.mark.parametrize(
+    ("vendor", "family", "flags", "kernels"),
+    [
+        ("AuthenticAMD", "25", "avx2 avx512f avx512bw avx512dq avx512vl", "ZEN"),
+        ("AuthenticAMD", "26", "avx2 avx512f avx512bw avx512dq avx512vl", "SKYLAKEX"),
+        ("AuthenticAMD", "25", "avx2 fma", None),
+        ("GenuineIntel", "6", "avx2 avx512f avx512bw avx512dq avx512vl", None),
+    ],
+)
+def test_blas_kernels(vendor, family, flags, kernels):
+    processor = {"vendor_id": vendor, "cpu family": family, "flags": flags}
+    assert original_stack.blas_kernels(processor) == kernels
+
+
+def test_blas_kernels_of_a_processor_without_a_vendor():
+    assert original_stack.blas_kernels({"CPU implementer": "0x41", "Features": "asimd"}) is None
+    assert original_stack.blas_kernels({}) is None
+
+
+def test_processor(monkeypatch):
+    text = "processor\t: 0\nmodel name\t: A: 1\nflags\t\t: fpu vme\n\nprocessor\t: 1\n\n"
+    monkeypatch.setattr(Path, "read_text", lambda self: text)
+    assert original_stack.processor() == {
+        "processor": "0",
+        "model name": "A: 1",
+        "flags": "fpu vme",
+    }
+
+
 def test_a_wait_policy_of_the_user_wins():
     code = "import os, original_stack; print(os.environ.get('GOMP_SPINCOUNT'))"
     assert python("-c", code, OMP_WAIT_POLICY="active").stdout == "None\n"
