@@ -53,12 +53,17 @@ def cache_directory():
     return path
 
 
+def cannot_compile(why):
+    """The UserError of a directory into which Theano cannot compile."""
+    return UserError(
+        f"cannot compile into {cache_directory() / 'theano'}: {why} name another directory: "
+        "BINARYCONNECT_CACHE=DIR"
+    )
+
+
 def full_disk():
     """The UserError of a disk too full for Theano's compiler."""
-    return UserError(
-        f"cannot compile into {cache_directory() / 'theano'}: the disk is full; free some space, "
-        "or name another directory: BINARYCONNECT_CACHE=DIR"
-    )
+    return cannot_compile("the disk is full; free some space, or")
 
 
 def threads():
@@ -180,10 +185,7 @@ class _OldNames(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
     def find_spec(self, name, path=None, target=None):
         if name == "theano":
-            # Where it cannot write its own lock it would wait for that, many minutes.
-            if shutil.disk_usage(cache_directory()).free < 2**20:
-                print(f"{Path(sys.argv[0]).name}: {full_disk()}", file=sys.stderr)
-                sys.exit(2)
+            self._check_cache()
             load_blas()
         elif name in ("fuel", "pylearn2"):  # import from collections what is in collections.abc
             for abstract in ("Iterable", "Iterator", "Mapping", "Sequence"):
@@ -199,6 +201,17 @@ class _OldNames(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
             sys.modules.update({"theano.compat.six": six, "theano.compat.six.moves": six.moves})
         return None
+
+    def _check_cache(self):
+        error = None
+        if os.statvfs(cache_directory()).f_flag & os.ST_NOEXEC:
+            error = cannot_compile("its file system is mounted noexec;")
+        # Where Theano cannot write its own lock it would wait for that, many minutes.
+        elif shutil.disk_usage(cache_directory()).free < 2**20:
+            error = full_disk()
+        if error:
+            print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
+            sys.exit(2)
 
     def exec_module(self, module):
         if module.__name__ == "theano.tensor.signal.downsample":

@@ -111,6 +111,23 @@ def test_settings_of_the_user_win(tmp_path):
     assert done.stdout == f"float64 -O1 1\nSandybridge 1 {tmp_path}\n0\n"
 
 
+NOEXEC = """
+import os, types, original_stack
+os.statvfs = lambda path: types.SimpleNamespace(f_flag=os.ST_NOEXEC | os.ST_NOSUID)
+import theano
+"""
+
+
+def test_a_cache_that_runs_no_programs(tmp_path):
+    (tmp_path / "program.py").write_text(NOEXEC)
+    done = python(tmp_path / "program.py", BINARYCONNECT_CACHE=str(tmp_path))
+    assert (done.returncode, done.stderr) == (
+        2,
+        f"program.py: cannot compile into {tmp_path}/theano: its file system is mounted noexec; "
+        "name another directory: BINARYCONNECT_CACHE=DIR\n",
+    )
+
+
 @pytest.mark.parametrize(
     ("vendor", "family", "flags", "kernels"),
     [
