@@ -257,8 +257,14 @@ def run(dataset, h, build_network, seed, results, test_weights=None, resume=Fals
     Raises
     ------
     UserError, Stopped
-        See `train` and `record.RunFolder`.
+        See `train` and `record.RunFolder`; UserError if there are fewer images than a batch has.
     """
+    size = len(dataset.train.y)
+    if size < h.batch_size:
+        raise UserError(
+            f"{size} training images are fewer than a batch of {h.batch_size}, so that nothing "
+            "would be trained; give more"
+        )
     test_weights = test_weights or h.default_test_weights
     published = record.published(dataset.name, h.protocol, h.method)
     configuration = {
@@ -274,7 +280,7 @@ def run(dataset, h, build_network, seed, results, test_weights=None, resume=Fals
         "data": [dataclasses.asdict(file) for file in dataset.files],
         "official_data": dataset.official,
         "preprocessing": dataset.preprocessing,
-        "train_images": len(dataset.train.y),
+        "train_images": size,
         "test_images": len(dataset.test.y),
     }
     path = f"{results}/{dataset.name}/{h.protocol}-{h.method}/seed-{seed}"

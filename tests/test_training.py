@@ -425,6 +425,17 @@ def test_rows_that_options_choose(tmp_path, monkeypatch, options, row):
     assert chosen == [row]
 
 
+def test_fewer_images_than_a_batch(tmp_path):
+    h = dataclasses.replace(SMALL, batch_size=len(toy().train.y) + 1)
+    with pytest.raises(UserError) as caught:
+        training.run(toy(), h, mnist.build_network, 7, tmp_path)
+    assert str(caught.value) == (
+        f"{h.batch_size - 1} training images are fewer than a batch of {h.batch_size}, so that "
+        "nothing would be trained; give more"
+    )
+    assert not list(tmp_path.iterdir())
+
+
 def test_full_disk(tmp_path, monkeypatch):
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
