@@ -4,6 +4,7 @@ import argparse
 import os
 import signal
 import sys
+import traceback
 
 from original_stack import UserError, full_disk
 
@@ -35,9 +36,9 @@ def run(parser, command, argv=None):
     Returns
     -------
     int
-        Exit status: 0; 2 after a UserError, or where a full disk keeps Theano from compiling, and
-        128 + signal after Stopped, which are printed in one line; 128 + SIGPIPE where the reader of
-        the output is gone (`| head`).
+        Exit status: 0; 2 after a UserError, or where a disk is full, and 128 + signal after Stopped
+        or Ctrl-C, which are printed in one line; 128 + SIGPIPE where the reader of the output is
+        gone (`| head`).
     """
     options = parser.parse_args(argv)
     try:
@@ -49,14 +50,27 @@ def run(parser, command, argv=None):
     except Stopped as stop:
         print(f"{parser.prog}: {stop}", file=sys.stderr)
         return 128 + stop.signum
+    except KeyboardInterrupt:
+        print(f"{parser.prog}: interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
     except BrokenPipeError:
-        # What is left in the buffer would be flushed, and fail again, when Python ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return 128 + signal.SIGPIPE
     except Exception as error:
-        # Of Theano's compiler; the others say what they could not write.
+        # Of Theano's compiler or of the output; the others say what they could not write.
         if "No space left on device" not in str(error):
             raise
-        print(f"{parser.prog}: {full_disk()}", file=sys.stderr)
+        frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+        if any(frame.f_globals.get("__name__", "").startswith("theano.") for frame in frames):
+            message = full_disk()
+        else:
+            _drop_output()
+            message = "cannot write the output: the disk is full; free some space"
+        print(f"{parser.prog}: {message}", file=sys.stderr)
         return 2
     return 0
+
+
+def _drop_output():
+    # What is left in the buffer would be flushed, and fail again, when Python ends.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

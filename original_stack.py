@@ -66,9 +66,30 @@ def full_disk():
     return cannot_compile("the disk is full; free some space, or")
 
 
+def check_cache():
+    """Raises a UserError where Theano could not compile into the cache."""
+    # Where the user's own THEANO_FLAGS name a directory, the cache is not compiled into.
+    if os.environ["THEANO_FLAGS"].count("compiledir=") > 1:
+        return
+    if os.statvfs(cache_directory()).f_flag & os.ST_NOEXEC:
+        raise cannot_compile("its file system is mounted noexec;")
+    # Where Theano cannot write its own lock it would wait for that, many minutes.
+    if shutil.disk_usage(cache_directory()).free < 2**20:
+        raise full_disk()
+
+
 def threads():
-    """Number of threads that BLAS and the compiled code use."""
-    return int(os.environ["OMP_NUM_THREADS"].split(",")[0])
+    """Number of threads that BLAS and the compiled code use.
+
+    Raises
+    ------
+    UserError
+        If OMP_NUM_THREADS is not a number of threads.
+    """
+    chosen = os.environ["OMP_NUM_THREADS"]
+    if not re.fullmatch(r"\s*0*[1-9]\d*\s*(,.*)?", chosen):
+        raise UserError(f"OMP_NUM_THREADS is {chosen!r}; expected a number of threads")
+    return int(chosen.split(",")[0])
 
 
 def blas():
@@ -100,7 +121,8 @@ def unsatisfied(lock=LOCK):
 
 
 def _settle_environment():
-    os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
+    if not os.environ.get("OMP_NUM_THREADS"):
+        os.environ["OMP_NUM_THREADS"] = str(len(os.sched_getaffinity(0)))
     # Idle threads soon sleep: where they spin for as long as libgomp lets them, training is slower
     # in some processes.
     if "OMP_WAIT_POLICY" not in os.environ:
@@ -185,7 +207,12 @@ class _OldNames(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
     def find_spec(self, name, path=None, target=None):
         if name == "theano":
-            self._check_cache()
+            try:
+                threads()
+                check_cache()
+            except UserError as error:
+                print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
+                sys.exit(2)
             load_blas()
         elif name in ("fuel", "pylearn2"):  # import from collections what is in collections.abc
             for abstract in ("Iterable", "Iterator", "Mapping", "Sequence"):
@@ -201,17 +228,6 @@ class _OldNames(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
             sys.modules.update({"theano.compat.six": six, "theano.compat.six.moves": six.moves})
         return None
-
-    def _check_cache(self):
-        error = None
-        if os.statvfs(cache_directory()).f_flag & os.ST_NOEXEC:
-            error = cannot_compile("its file system is mounted noexec;")
-        # Where Theano cannot write its own lock it would wait for that, many minutes.
-        elif shutil.disk_usage(cache_directory()).free < 2**20:
-            error = full_disk()
-        if error:
-            print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
-            sys.exit(2)
 
     def exec_module(self, module):
         if module.__name__ == "theano.tensor.signal.downsample":

@@ -32,6 +32,7 @@ def end(capsys, error=None, argv=()):
         (None, (0, "output\n", "")),
         (UserError("mend it"), (2, "output\n", "program: mend it\n")),
         (Stopped("saved", signal.SIGTERM), (143, "output\n", "program: saved\n")),
+        (KeyboardInterrupt(), (130, "output\n", "program: interrupted\n")),
     ],
 )
 def test_ends(capsys, error, expected):
@@ -46,7 +47,10 @@ def test_full_disk_under_the_compiler(capsys, monkeypatch, tmp_path):
         "name another directory: BINARYCONNECT_CACHE=DIR\n"
     )
     for error in (Exception("compiling the node", f"ld failed: {reason}"), OSError(28, reason)):
-        assert end(capsys, error) == (2, "output\n", message)
+        compiler = {"__name__": "theano.gof.cmodule", "error": error}
+        exec("def compile(options): raise error", compiler)
+        assert run(Parser(prog="program"), compiler["compile"], []) == 2
+        assert capsys.readouterr() == ("", message)
 
 
 def test_errors_of_the_program_are_not_hidden(capsys):
@@ -80,6 +84,22 @@ def test_reader_of_the_output_is_gone(lines):
     )
     os.close(writer)
     assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("lines", [1, 100000])
+def test_the_disk_of_the_output_is_full(lines, unbuffered):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", LINES, str(lines)],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            cwd=ROOT,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+            text=True,
+        )
+    message = "-c: cannot write the output: the disk is full; free some space\n"
+    assert (done.returncode, done.stderr) == (2, message)
 
 
 @pytest.mark.parametrize("program", ["record.py", "multiplications.py"])

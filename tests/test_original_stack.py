@@ -128,6 +128,37 @@ def test_a_cache_that_runs_no_programs(tmp_path):
     )
 
 
+def test_a_directory_of_the_user_s_own_flags_is_not_checked(tmp_path):
+    (tmp_path / "program.py").write_text(NOEXEC)
+    flags = f"base_compiledir={tmp_path}/own"
+    done = python(tmp_path / "program.py", BINARYCONNECT_CACHE=str(tmp_path), THEANO_FLAGS=flags)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_threads(monkeypatch):
+    for chosen, expected in (("3", 3), ("2,1", 2), (" 4 ", 4)):
+        monkeypatch.setenv("OMP_NUM_THREADS", chosen)
+        assert original_stack.threads() == expected
+    for chosen in ("auto", "0", "-1", "1.5"):
+        monkeypatch.setenv("OMP_NUM_THREADS", chosen)
+        with pytest.raises(original_stack.UserError) as caught:
+            original_stack.threads()
+        message = f"OMP_NUM_THREADS is '{chosen}'; expected a number of threads"
+        assert str(caught.value) == message
+
+
+def test_threads_that_are_no_number_end_a_program_in_one_line(tmp_path):
+    (tmp_path / "program.py").write_text("import original_stack, theano")
+    done = python(tmp_path / "program.py", OMP_NUM_THREADS="auto")
+    message = "program.py: OMP_NUM_THREADS is 'auto'; expected a number of threads\n"
+    assert (done.returncode, done.stderr) == (2, message)
+
+
+def test_threads_named_by_an_empty_word_are_those_of_the_processor():
+    code = "import original_stack; print(original_stack.threads())"
+    assert python("-c", code, OMP_NUM_THREADS="").stdout == f"{len(os.sched_getaffinity(0))}\n"
+
+
 @pytest.mark.parametrize(
     ("vendor", "family", "flags", "kernels"),
     [
