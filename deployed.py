@@ -18,6 +18,7 @@ The file, version 1, is an .npz archive without pickles:
 """
 
 import gzip
+import io
 import json
 import math
 import sys
@@ -119,9 +120,11 @@ class Network:
         stored = sum(self.arrays[f"weights{i}"].nbytes for i in range(len(shapes)))
         return 4 * sum(math.prod(shape) for shape in shapes), stored
 
-    def save(self, path):
-        """Write the file."""
-        np.savez(path, manifest=json.dumps(self.manifest), **self.arrays)
+    def content(self):
+        """The bytes of the file."""
+        content = io.BytesIO()
+        np.savez(content, manifest=json.dumps(self.manifest), **self.arrays)
+        return content.getbuffer()
 
 
 def _convolve(x, W):
@@ -208,10 +211,10 @@ def _check(manifest, arrays):
     for i, layer in enumerate(manifest["layers"]):
         dense = layer["kind"] == "dense"
         need(dense or (layer["kind"] == "convolution" and len(shape) == 3))
-        inputs, units = layer["shape"][: 2 if dense else 1][0], layer["shape"][1 if dense else 0]
+        units = layer["shape"][1 if dense else 0]
         need(type(units) is int and 1 <= units <= 2**20)
         expected = [math.prod(shape), units] if dense else [units, shape[0], 3, 3]
-        need(layer["shape"] == expected and type(inputs) is int)
+        need(layer["shape"] == expected and all(type(n) is int for n in layer["shape"]))
         need(all(type(layer[key]) is bool for key in ("packed", "pool", "rectify")))
         need(math.prod(expected) * 4 <= LARGEST)
         if layer["packed"]:
@@ -221,6 +224,7 @@ def _check(manifest, arrays):
         has(f"scale{i}", (units,))
         has(f"shift{i}", (units,))
         shape = [units] if dense else [units, *shape[1:]]
+        need(math.prod(shape) <= 2**20)
         if layer["pool"]:
             need(not dense and shape[1] % 2 == 0 and shape[2] % 2 == 0)
             shape = [units, shape[1] // 2, shape[2] // 2]
@@ -260,6 +264,9 @@ def read_images(path, shape):
                 if not isinstance(images, np.ndarray):
                     images = images[images.files[0]]
         if images.dtype.kind not in "uif" or len(images) == 0:
+            raise ValueError
+        # In another order of the axes (channels last) as many values would be another image.
+        if images.shape[1:] not in (tuple(shape), tuple(shape[1:]), (math.prod(shape),)):
             raise ValueError
         images = images.reshape(len(images), *shape)
         if not (images.min() >= 0 and images.max() <= 255):

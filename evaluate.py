@@ -8,6 +8,7 @@ import sys
 import numpy as np
 
 import original_stack
+import record
 import trained
 import training
 from command_line import Parser, run
@@ -63,10 +64,10 @@ def write(options):
     one = trained.TrainedRun(options.run_dir)
     found = evaluate(one, one.dataset(options.data))
     try:
-        (one.path / "evaluation.json").write_text(json.dumps(found, indent=2) + "\n")
+        record.put(one.path / "evaluation.json", (json.dumps(found, indent=2) + "\n").encode())
     except OSError as error:
         raise original_stack.UserError(
-            f"cannot write {one.path}/evaluation.json: {error.strerror}"
+            f"cannot write {one.path}/evaluation.json: {error.strerror}; make room"
         ) from None
     errors = {
         "binary": found["binary"],

@@ -18,6 +18,7 @@ import datasets
 import deployed
 import packed
 import preprocessing
+import record
 import shift_based
 import trained
 import training
@@ -293,7 +294,7 @@ def write(options):
         compared = "classes equal to the checkpoint's"
     path = one.path / "deployed.npz"
     try:
-        made.save(path)
+        record.put(path, made.content())
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}; make room") from None
     images = len(dataset.test.y)

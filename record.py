@@ -99,7 +99,7 @@ class RunFolder:
     def save_checkpoint(self, progress, arrays):
         """Keep `progress` (JSON) and `arrays` ({name: array}) to continue from."""
         description = json.dumps([self.configuration, progress])
-        self._put("checkpoint.npz", _npz(progress=description, **arrays))
+        self._put("checkpoint.npz", npz(progress=description, **arrays))
 
     def load_checkpoint(self, progress, arrays):
         """(progress, arrays) as they were kept, or None where nothing is.
@@ -136,23 +136,14 @@ class RunFolder:
     def finish(self, run, rows, model):
         """Write the model ({name: array}, the first layer's weights the first), what the figures
         need of it (see `first_layer`) and the final record; the checkpoint has served."""
-        self._put("model.npz", _npz(**model))
-        self._put("first_layer.npz", _npz(**first_layer(next(iter(model.values())))))
+        self._put("model.npz", npz(**model))
+        self._put("first_layer.npz", npz(**first_layer(next(iter(model.values())))))
         self.write(run, rows)
         (self.path / "checkpoint.npz").unlink(missing_ok=True)
 
     def _put(self, name, content):
-        temporary = self.path / f".{name}.part"
         with _disk_errors(self.path):
-            try:
-                with open(temporary, "wb") as f:
-                    f.write(content)
-                    f.flush()
-                    os.fsync(f.fileno())
-                os.replace(temporary, self.path / name)
-            except BaseException:
-                temporary.unlink(missing_ok=True)
-                raise
+            put(self.path / name, content)
 
     def _found(self):
         path = self.path / "run.json"
@@ -166,7 +157,7 @@ class RunFolder:
         try:
             run = json.loads(path.read_text())
             finished, _ = run["finished"], run["epochs_done"]
-        except (ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError):
             raise UserError(f"{path} is damaged; start the run anew with --restart") from None
         self._compare(run)
         if not finished and run["epochs_done"] and not (self.path / "checkpoint.npz").exists():
@@ -195,6 +186,27 @@ class RunFolder:
         with _disk_errors(self.path):
             for name in FILES:
                 (self.path / name).unlink(missing_ok=True)
+
+
+def put(path, content):
+    """Write bytes to the file `path`, which has them all or, after an OSError, is as it was."""
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        with open(temporary, "wb") as f:
+            f.write(content)
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def npz(**arrays):
+    """The bytes of an .npz of `arrays`."""
+    content = io.BytesIO()  # not straight to the file: on a full disk zipfile leaves a mess
+    np.savez(content, **arrays)
+    return content.getbuffer()
 
 
 def first_layer(W):
@@ -275,12 +287,6 @@ def _commit():
     commit = original_stack.ROOT / "commit"
     found = commit.read_text().strip() if commit.exists() else None
     return {"git_commit": found or None, "git_dirty": None}
-
-
-def _npz(**arrays):
-    content = io.BytesIO()  # not straight to the file: on a full disk zipfile leaves a mess
-    np.savez(content, **arrays)
-    return content.getbuffer()
 
 
 def _kinds(arrays):

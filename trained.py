@@ -1,7 +1,9 @@
 """A trained run, loaded: its record, its network and the parameters of its best epoch."""
 
 import dataclasses
+import fcntl
 import json
+import os
 import zipfile
 from pathlib import Path
 
@@ -50,6 +52,7 @@ class TrainedRun:
 
     def __init__(self, path):
         self.path = Path(path)
+        self._hold()
         try:
             self.run = json.loads((self.path / "run.json").read_text())
             finished = self.run["finished"]
@@ -72,6 +75,18 @@ class TrainedRun:
             )
         if not finished:
             raise UserError(f"{self.path} holds an unfinished run; finish it by its command first")
+
+    def _hold(self):
+        # Until the process ends: training it anew would leave its outcome beside another model.
+        try:
+            self._lock = os.open(self.path, os.O_RDONLY)
+            fcntl.flock(self._lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"{self.path} is in use by another process; wait until it has finished"
+            ) from None
+        except OSError:
+            pass  # reading what is not there says so
 
     def network(self):
         """The output layer of a new network with the run's parameters; its random draws are those
@@ -100,7 +115,9 @@ class TrainedRun:
         name = self.run["dataset"]
         official = self.run["official_data"]
         found = datasets.load(name, data, not official, **self.h.data_options)
-        if [dataclasses.asdict(file) for file in found.files] != self.run["data"]:
+        # The official files hold the same images in any packing.
+        same = [dataclasses.asdict(file) for file in found.files] == self.run["data"]
+        if not (same or (official and found.official)):
             raise UserError(
                 f"the {name} files are not those that {self.path} was trained on; name their "
                 "folder with --data"

@@ -123,7 +123,7 @@ def export_network(units, path):
     made, unequal = export.export_bnn(one, dataset)
     if unequal:
         raise original_stack.UserError("packed and Theano networks differ; expected equal outputs")
-    made.save(path)
+    Path(path).write_bytes(made.content())
     return made.sizes()
 
 

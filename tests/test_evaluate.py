@@ -10,6 +10,7 @@ import mnist
 import record
 import trained
 import training
+from original_stack import UserError
 
 PAPER = dataclasses.replace(mnist.PAPER, num_units=12, batch_size=20, epochs=2, LR_start=0.1)
 RELEASE = dataclasses.replace(mnist.RELEASE, num_units=12, batch_size=20, epochs=2)
@@ -98,7 +99,7 @@ def test_runs_that_cannot_be_evaluated(run, tmp_path, capsys):
     )
     (folder / "model.npz").write_bytes(model[:5000])
     refused(folder, capsys, damaged)
-    (folder / "model.npz").write_bytes(record._npz(**{"000_W": np.zeros(3)}))
+    (folder / "model.npz").write_bytes(record.npz(**{"000_W": np.zeros(3)}))
     assert evaluate.main([str(folder)]) == 2
     assert capsys.readouterr().err.startswith(
         f"evaluate.py: {folder}/model.npz is of another network: "
@@ -108,6 +109,50 @@ def test_runs_that_cannot_be_evaluated(run, tmp_path, capsys):
     refused(folder, capsys, f"{folder} holds an unfinished run; finish it by its command first")
     (folder / "run.json").write_text("[]")
     refused(folder, capsys, damaged)
+
+
+def test_full_disk_leaves_what_was_there(run, capsys, monkeypatch):
+    folder = run(dataclasses.replace(PAPER, method="none"))
+    (folder / "evaluation.json").write_text("what was there")
+
+    def fsync(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", fsync)
+    capsys.readouterr()
+    refused(
+        folder,
+        capsys,
+        f"cannot write {folder}/evaluation.json: No space left on device; make room",
+    )
+    assert (folder / "evaluation.json").read_text() == "what was there"
+    assert not list(folder.glob(".*"))
+
+
+def test_a_run_in_use_is_refused(run, capsys):
+    folder = run(PAPER)
+    capsys.readouterr()
+    configuration = json.loads((folder / "run.json").read_text())
+    with record.RunFolder(folder, {"seed": configuration["seed"]}):
+        refused(
+            folder, capsys, f"{folder} is in use by another process; wait until it has finished"
+        )
+    held = trained.TrainedRun(folder)
+    with pytest.raises(UserError, match="is in use by another process; wait for it or choose"):
+        record.RunFolder(folder, {}, restart=True)
+    assert held.path == folder
+
+
+def test_official_files_in_another_packing(run, monkeypatch):
+    folder = run(PAPER)
+    one = trained.TrainedRun(folder)
+    found = one.dataset()
+    one.run["official_data"] = True
+    one.run["data"] = [{"name": "train.gz", "md5": "1" * 32, "official": True}]
+    with pytest.raises(UserError, match="files are not those that"):
+        one.dataset()
+    monkeypatch.setattr(type(found), "official", True)
+    assert one.dataset() is found
 
 
 def test_other_data_are_refused(run, capsys):

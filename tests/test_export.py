@@ -91,7 +91,7 @@ def test_round_trip(tmp_path, capsys, name, h, build_network):
     classes = made.predict(pixels)
     assert np.ptp(made.outputs(pixels), axis=0).max() > 0.1  # the images make a difference
     assert made.manifest["test_error"] == pytest.approx(100 * np.mean(classes != dataset.test.y))
-    made.save(tmp_path / "file.npz")
+    (tmp_path / "file.npz").write_bytes(made.content())
     np.save(tmp_path / "images.npy", pixels)
     assert deployed.main([str(tmp_path / "file.npz"), str(tmp_path / "images.npy")]) == 0
     printed = capsys.readouterr()
@@ -164,6 +164,7 @@ def test_manifests_that_do_not_fit(tmp_path, capsys, file, key, value):
         ("shape", [784, 11]),
         ("shape", [784, 10, 1]),
         ("shape", [784, -10]),
+        ("shape", [784.0, 10]),
         ("shape", [784, 10**12]),
         ("kind", "convolution"),
         ("packed", False),
@@ -224,6 +225,16 @@ def test_image_files(tmp_path):
     for name in ("a", "b.gz", "c.npy", "d.npz"):
         found = deployed.read_images(tmp_path / name, [1, 28, 28])
         np.testing.assert_array_equal(found, images[:, np.newaxis])
+
+
+@pytest.mark.parametrize("form", [(3, 32, 32, 3), (3, 3, 1024), (32, 32, 9), (3, 32, 96)])
+def test_image_files_of_another_layout(tmp_path, form):
+    images = np.zeros((3, 3, 32, 32), np.uint8)
+    np.save(tmp_path / "images.npy", images)
+    assert deployed.read_images(tmp_path / "images.npy", [3, 32, 32]).shape == images.shape
+    np.save(tmp_path / "images.npy", images.reshape(form))
+    with pytest.raises(deployed.UserError, match="holds no images of 3x32x32 pixels"):
+        deployed.read_images(tmp_path / "images.npy", [3, 32, 32])
 
 
 @pytest.mark.parametrize(

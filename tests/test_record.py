@@ -115,6 +115,11 @@ def test_strange_files(tmp_path):
     )
 
 
+def test_a_record_that_cannot_be_read(tmp_path):
+    (tmp_path / "run.json").mkdir()
+    refused(tmp_path, f"{tmp_path}/run.json is damaged; start the run anew with --restart")
+
+
 @pytest.mark.parametrize("position", [0.1, 0.5, 0.95])
 @pytest.mark.parametrize("damage", ["cut", "flip"])
 def test_damaged_checkpoint(tmp_path, damage, position):
