@@ -33,7 +33,8 @@ class BatchNormLayer(lasagne.layers.Layer):
         Added to the standard deviation.
     alpha : float
         Weight of the new batch in the running statistics, in (0, 1]: new = (1 - alpha) old +
-        alpha batch. They are updated by every function compiled from a non-deterministic output.
+        alpha batch. They are updated by every function compiled from an output that is normalized
+        by the batch.
     nonlinearity : callable or None
         Applied to the normalized activations; None: none.
     **kwargs

@@ -1,4 +1,5 @@
-"""A look at all methods: a few epochs of each on 10,000 images of MNIST, or on embedded digits."""
+"""A look at BinaryConnect's four methods: a few epochs of each on 10,000 images of MNIST, or on
+embedded digits."""
 
 import dataclasses
 import sys
