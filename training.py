@@ -196,7 +196,7 @@ class Model:
 
     def renew_statistics(self, subset):
         """Running batch-norm statistics that training left, of drawn weights, replaced by those of
-        the test weights: the mean over the batches of `subset`, each normalized by its own.
+        the test weights: the mean over the full batches of `subset`, each normalized by its own.
 
         Returns
         -------
@@ -215,7 +215,8 @@ class Model:
             batch_norm_alpha=1 / count,
         )
         forward = theano.function([X, count], output)
-        for i, batch in enumerate(_batches(len(subset.y), self.h.batch_size)):
+        full = len(subset.y) // self.h.batch_size
+        for i, batch in enumerate(_batches(len(subset.y), self.h.batch_size)[:full]):
             forward(subset.X[batch], i + 1)
         return True
 
