@@ -65,8 +65,9 @@ class RunFolder:
             self._lock = os.open(self.path, os.O_RDONLY)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._discard([path.name for path in self.path.glob(".*.part")])  # killed in `put`
             if restart:
-                self._discard()
+                self._discard(FILES)
             self.run = self._found()
             if resume and not self.run:
                 raise UserError(f"--resume: no run to continue in {self.path}; leave --resume out")
@@ -157,7 +158,9 @@ class RunFolder:
         try:
             run = json.loads(path.read_text())
             finished, _ = run["finished"], run["epochs_done"]
-        except (OSError, ValueError, KeyError, TypeError):
+        except OSError as error:
+            raise UserError(f"cannot read {path}: {error.strerror}; make it readable") from None
+        except (ValueError, KeyError, TypeError):
             raise UserError(f"{path} is damaged; start the run anew with --restart") from None
         self._compare(run)
         if not finished and run["epochs_done"] and not (self.path / "checkpoint.npz").exists():
@@ -182,15 +185,15 @@ class RunFolder:
                     "--restart"
                 )
 
-    def _discard(self):
+    def _discard(self, names):
         with _disk_errors(self.path):
-            for name in FILES:
+            for name in names:
                 (self.path / name).unlink(missing_ok=True)
 
 
 def put(path, content):
     """Write bytes to the file `path`, which has them all or, after an OSError, is as it was."""
-    temporary = path.with_name(f".{path.name}.part")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with open(temporary, "wb") as f:
             f.write(content)

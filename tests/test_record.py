@@ -48,6 +48,29 @@ def test_finish_leaves_model_and_record(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == files
 
 
+def test_what_a_killed_process_was_writing_is_removed(tmp_path):
+    (tmp_path / ".checkpoint.npz.1.part").touch()
+    folder(tmp_path).__exit__()
+    assert not list(tmp_path.iterdir())
+
+
+def test_writers_of_one_file_do_not_meet(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+
+    def other_process(*names, replace=os.replace):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "replace", replace)
+            patch.setattr(os, "getpid", lambda: 1)
+            record.put(path, b"other")
+        assert path.read_bytes() == b"other"
+        replace(*names)
+
+    monkeypatch.setattr(os, "replace", other_process)
+    record.put(path, b"ours")
+    assert path.read_bytes() == b"ours"
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_first_layer_keeps_a_histogram_of_all_weights_and_64_units():
     W = np.linspace(-0.5, 0.5, 70 * 80).reshape(70, 80)
     kept = record.first_layer(W)
@@ -117,7 +140,7 @@ def test_strange_files(tmp_path):
 
 def test_a_record_that_cannot_be_read(tmp_path):
     (tmp_path / "run.json").mkdir()
-    refused(tmp_path, f"{tmp_path}/run.json is damaged; start the run anew with --restart")
+    refused(tmp_path, f"cannot read {tmp_path}/run.json: Is a directory; make it readable")
 
 
 @pytest.mark.parametrize("position", [0.1, 0.5, 0.95])
