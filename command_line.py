@@ -57,7 +57,8 @@ def run(parser, command, argv=None):
         _drop_output()
         return 128 + signal.SIGPIPE
     except Exception as error:
-        # Of Theano's compiler or of the output; the others say what they could not write.
+        # Of Theano's compiler or of the output, printed or of a benchmark; the others say what they
+        # could not write.
         if "No space left on device" not in str(error):
             raise
         frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]

@@ -53,17 +53,13 @@ def cache_directory():
     return path
 
 
-def cannot_compile(why):
-    """The UserError of a directory into which Theano cannot compile."""
-    return UserError(
-        f"cannot compile into {cache_directory() / 'theano'}: {why} name another directory: "
-        "BINARYCONNECT_CACHE=DIR"
-    )
-
-
 def full_disk():
     """The UserError of a disk too full for Theano's compiler."""
-    return cannot_compile("the disk is full; free some space, or")
+    return UserError(
+        f"cannot compile into {cache_directory() / 'theano'}: the disk is full, there or where "
+        "temporary files go; free some space, or name other directories: BINARYCONNECT_CACHE=DIR "
+        "TMPDIR=DIR"
+    )
 
 
 def check_cache():
@@ -72,10 +68,15 @@ def check_cache():
     if os.environ["THEANO_FLAGS"].count("compiledir=") > 1:
         return
     if os.statvfs(cache_directory()).f_flag & os.ST_NOEXEC:
-        raise cannot_compile("its file system is mounted noexec;")
+        raise UserError(
+            f"cannot compile into {cache_directory() / 'theano'}: its file system is mounted "
+            "noexec; name another directory: BINARYCONNECT_CACHE=DIR"
+        )
     # Where Theano cannot write its own lock it would wait for that, many minutes.
-    if shutil.disk_usage(cache_directory()).free < 2**20:
-        raise full_disk()
+    temporary = Path(os.environ.get("TMPDIR") or "/tmp")
+    for directory in (cache_directory(), temporary):
+        if directory.is_dir() and shutil.disk_usage(directory).free < 2**20:
+            raise full_disk()
 
 
 def threads():

@@ -43,8 +43,9 @@ def test_full_disk_under_the_compiler(capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("BINARYCONNECT_CACHE", str(tmp_path))
     reason = "No space left on device"
     message = (
-        f"program: cannot compile into {tmp_path}/theano: the disk is full; free some space, or "
-        "name another directory: BINARYCONNECT_CACHE=DIR\n"
+        f"program: cannot compile into {tmp_path}/theano: the disk is full, there or where "
+        "temporary files go; free some space, or name other directories: BINARYCONNECT_CACHE=DIR "
+        "TMPDIR=DIR\n"
     )
     for error in (Exception("compiling the node", f"ld failed: {reason}"), OSError(28, reason)):
         compiler = {"__name__": "theano.gof.cmodule", "error": error}

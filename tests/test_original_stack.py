@@ -63,19 +63,30 @@ def test_script_of_2015_runs_unchanged_and_without_a_warning():
 
 
 FULL = """
-import shutil, original_stack
-shutil.disk_usage = lambda path: shutil._ntuple_diskusage(100, 100, 0)
+import shutil, sys, original_stack
+usage = shutil.disk_usage
+full = shutil._ntuple_diskusage(100, 100, 0)
+shutil.disk_usage = lambda path: full if str(path) == sys.argv[1] else usage(path)
 import theano
 """
 
 
-def test_full_disk_is_said_where_theano_would_wait_for_its_lock(tmp_path):
+@pytest.mark.parametrize("full", ["cache", "temporary"])
+def test_full_disk_is_said_where_theano_would_wait_for_its_lock(tmp_path, full):
+    folders = {name: str(tmp_path / name) for name in ("cache", "temporary")}
+    (tmp_path / "temporary").mkdir()
     (tmp_path / "program.py").write_text(FULL)
-    done = python(tmp_path / "program.py", BINARYCONNECT_CACHE=str(tmp_path))
+    done = python(
+        tmp_path / "program.py",
+        folders[full],
+        BINARYCONNECT_CACHE=folders["cache"],
+        TMPDIR=folders["temporary"],
+    )
     assert (done.returncode, done.stderr) == (
         2,
-        f"program.py: cannot compile into {tmp_path}/theano: the disk is full; free some space, or "
-        "name another directory: BINARYCONNECT_CACHE=DIR\n",
+        f"program.py: cannot compile into {tmp_path}/cache/theano: the disk is full, there or "
+        "where temporary files go; free some space, or name other directories: "
+        "BINARYCONNECT_CACHE=DIR TMPDIR=DIR\n",
     )
 
 
