@@ -6,7 +6,7 @@ The file, version 1, is an .npz archive without pickles:
 - `manifest`: JSON text with `format` "binaryconnect", `version` 1, `preprocessing` ("centred",
   "whitened", "contrast-normalized" or "contrast-normalized, all channels"), `image` ([channels,
   rows, columns]), `layers`, and what the network was: `dataset`, `protocol`, `method`, `seed`,
-  `test_error` (in percent, as the checkpoint's binary weights have it). A layer has `kind` ("dense"
+  `test_error` (in percent, as Theano computes it from these weights). A layer has `kind` ("dense"
   or "convolution": 3x3, true, zero border of one pixel), `shape` of its weights ([inputs, units] or
   [filters, channels, 3, 3]), `packed` (whether they are bits), `pool` (2x2 maximum of its output,
   before scale and shift) and `rectify` (after them).
@@ -266,7 +266,10 @@ def read_images(path, shape):
         if images.dtype.kind not in "uif" or len(images) == 0:
             raise ValueError
         # In another order of the axes (channels last) as many values would be another image.
-        if images.shape[1:] not in (tuple(shape), tuple(shape[1:]), (math.prod(shape),)):
+        forms = [tuple(shape), (math.prod(shape),)]
+        if shape[0] == 1:
+            forms += [tuple(shape[1:]), (*shape[1:], 1)]
+        if images.shape[1:] not in forms:
             raise ValueError
         images = images.reshape(len(images), *shape)
         if not (images.min() >= 0 and images.max() <= 255):

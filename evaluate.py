@@ -67,7 +67,8 @@ def write(options):
         record.put(one.path / "evaluation.json", (json.dumps(found, indent=2) + "\n").encode())
     except OSError as error:
         raise original_stack.UserError(
-            f"cannot write {one.path}/evaluation.json: {error.strerror}; make room"
+            f"cannot write {one.path}/evaluation.json: {error.strerror}; make it writable or "
+            "make room"
         ) from None
     errors = {
         "binary": found["binary"],

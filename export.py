@@ -46,7 +46,7 @@ def export(one, dataset, raw):
     -------
     network : deployed.Network
     unequal : int
-        The number of test images whose class differs from the checkpoint's.
+        The number of test images whose class differs from Theano's.
     """
     network = one.network()
     model = training.Model(network, one.h, "binary" if one.h.binary else "real")
@@ -103,7 +103,7 @@ def export_bnn(one, dataset):
     -------
     network : packed.Network
     unequal : int
-        The number of test images with an output that is not, bit for bit, the checkpoint's.
+        The number of test images with an output that is not, bit for bit, Theano's.
 
     Raises
     ------
@@ -286,17 +286,19 @@ def write(options):
     dataset = one.dataset(options.data)
     if one.h.method == "bnn":
         made, unequal = export_bnn(one, dataset)
-        compared = "outputs equal to the checkpoint's, bit for bit"
+        compared = "outputs equal to Theano's, bit for bit"
     else:
         name, unofficial = one.run["dataset"], not dataset.official
         raw = datasets.load(name, options.data, unofficial, inputs="signed")
         made, unequal = export(one, dataset, raw)
-        compared = "classes equal to the checkpoint's"
+        compared = "classes equal to Theano's"
     path = one.path / "deployed.npz"
     try:
         record.put(path, made.content())
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}; make room") from None
+        raise UserError(
+            f"cannot write {path}: {error.strerror}; make it writable or make room"
+        ) from None
     images = len(dataset.test.y)
     print(f"{path}: test error {made.manifest['test_error']:.2f}% with the weights exported")
     print(f"{compared}: {images - unequal:,} of {images:,} test images")

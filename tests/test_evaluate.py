@@ -123,7 +123,8 @@ def test_full_disk_leaves_what_was_there(run, capsys, monkeypatch):
     refused(
         folder,
         capsys,
-        f"cannot write {folder}/evaluation.json: No space left on device; make room",
+        f"cannot write {folder}/evaluation.json: No space left on device; "
+        "make it writable or make room",
     )
     assert (folder / "evaluation.json").read_text() == "what was there"
     assert not list(folder.glob(".*"))

@@ -222,7 +222,8 @@ def test_image_files(tmp_path):
     (tmp_path / "b.gz").write_bytes(gzip.compress(idx))
     np.save(tmp_path / "c.npy", images.reshape(3, 784))
     np.savez(tmp_path / "d.npz", images)
-    for name in ("a", "b.gz", "c.npy", "d.npz"):
+    np.save(tmp_path / "e.npy", images[..., np.newaxis])
+    for name in ("a", "b.gz", "c.npy", "d.npz", "e.npy"):
         found = deployed.read_images(tmp_path / name, [1, 28, 28])
         np.testing.assert_array_equal(found, images[:, np.newaxis])
 
