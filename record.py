@@ -16,6 +16,7 @@ import os
 import platform
 import subprocess
 import sys
+import uuid
 import zipfile
 from contextlib import contextmanager
 from pathlib import Path
@@ -193,7 +194,7 @@ class RunFolder:
 
 def put(path, content):
     """Write bytes to the file `path`, which has them all or, after an OSError, is as it was."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
     try:
         with open(temporary, "wb") as f:
             f.write(content)

@@ -60,7 +60,6 @@ def test_writers_of_one_file_do_not_meet(tmp_path, monkeypatch):
     def other_process(*names, replace=os.replace):
         with monkeypatch.context() as patch:
             patch.setattr(os, "replace", replace)
-            patch.setattr(os, "getpid", lambda: 1)
             record.put(path, b"other")
         assert path.read_bytes() == b"other"
         replace(*names)
