@@ -9,22 +9,10 @@
 //     filters  [TILE * TILE][panels of filters][channels][PANEL]
 // which is also the order in which the products read them: nothing is repacked.
 
-#include <omp.h>
-#include <stdlib.h>
-#include <string.h>
-
-namespace winograd
+namespace convolution
 {
 
-#ifdef __AVX512F__
-enum { LANES = 16, BLOCK = 8 };  // BLOCK rows by 2 vectors of a product stay in registers
-#else
-enum { LANES = 8, BLOCK = 4 };
-#endif
-enum { PANEL = 2 * LANES };
-typedef float vec __attribute__((vector_size(4 * LANES), may_alias));
-typedef float unaligned_vec __attribute__((vector_size(4 * LANES), may_alias, aligned(4)));
-typedef int indices __attribute__((vector_size(4 * LANES)));
+enum { BLOCK = LANES / 2 };  // rows that, by 2 vectors of a product, stay in registers
 
 // One-dimensional transforms; the two-dimensional ones apply them to columns, then rows. F(2, 3)
 // evaluates polynomials at 0, 1, -1 and infinity.
@@ -173,21 +161,6 @@ static inline void transform(const float *in, long in_row, long in_column, float
     }
 }
 
-static inline long smaller(long a, long b)
-{
-    return a < b ? a : b;
-}
-
-static inline long larger(long a, long b)
-{
-    return a > b ? a : b;
-}
-
-static inline long quotient_up(long a, long b)
-{
-    return (a + b - 1) / b;
-}
-
 // A stack of images (count, channels, height, width) seen as rows of tiles, those of one image
 // after those of another.
 template <int M>
@@ -206,85 +179,6 @@ struct Images {
     }
     long planes_in(long panel) const { return smaller(PANEL, channels - panel * PANEL); }
 };
-
-// Transposes a square of LANES vectors: swaps ever smaller blocks beside its diagonal.
-static inline __attribute__((always_inline)) void transpose(vec *square)
-{
-#pragma GCC unroll 4
-    for (int size = LANES / 2; size; size /= 2) {
-        indices upper, lower;
-        for (int lane = 0; lane < LANES; lane++) {
-            upper[lane] = lane & size ? LANES + lane - size : lane;
-            lower[lane] = lane & size ? LANES + lane : lane + size;
-        }
-#pragma GCC unroll 16
-        for (int i = 0; i < LANES; i++)
-            if (!(i & size)) {
-                const vec a = square[i], b = square[i + size];
-                square[i] = __builtin_shuffle(a, b, upper);
-                square[i + size] = __builtin_shuffle(a, b, lower);
-            }
-    }
-}
-
-// Copies `pixels` consecutive pixels of `planes` planes to strip, channels last, where each row of
-// `width` pixels takes `columns` places.
-static void read_pixels(const float *from, long plane_size, long planes, long pixels, long width,
-                        float *strip, long columns)
-{
-    for (long c = 0; c < planes; c += LANES) {
-        float *place = strip + c;
-        for (long first = 0, x = 0; first < pixels; first += LANES) {
-            vec square[LANES] = {};
-            const long count = smaller(LANES, pixels - first);
-            for (long i = 0; i < smaller(LANES, planes - c); i++) {
-                const float *row = from + (c + i) * plane_size + first;
-                if (count == LANES)
-                    square[i] = *(const unaligned_vec *)row;
-                else
-                    memcpy(&square[i], row, 4 * count);
-            }
-            transpose(square);
-            for (long i = 0; i < count; i++, x++) {
-                if (x == width) {
-                    x = 0;
-                    place += (columns - width) * PANEL;
-                }
-                *(vec *)place = square[i];
-                place += PANEL;
-            }
-        }
-    }
-}
-
-// The inverse of read_pixels.
-static void write_pixels(const float *strip, long columns, float *to, long plane_size, long planes,
-                         long pixels, long width)
-{
-    for (long c = 0; c < planes; c += LANES) {
-        const float *place = strip + c;
-        for (long first = 0, x = 0; first < pixels; first += LANES) {
-            vec square[LANES] = {};
-            const long count = smaller(LANES, pixels - first);
-            for (long i = 0; i < count; i++, x++) {
-                if (x == width) {
-                    x = 0;
-                    place += (columns - width) * PANEL;
-                }
-                square[i] = *(const vec *)place;
-                place += PANEL;
-            }
-            transpose(square);
-            for (long i = 0; i < smaller(LANES, planes - c); i++) {
-                float *row = to + (c + i) * plane_size + first;
-                if (count == LANES)
-                    *(unaligned_vec *)row = square[i];
-                else
-                    memcpy(row, &square[i], 4 * count);
-            }
-        }
-    }
-}
 
 // Transforms one row of tiles of one panel of channels. F is Input (tiles overlap and reach
 // `border` = 1 pixel over the edge, where images are zero) or OutputAdjoint (border 0). `strip` is
@@ -364,20 +258,6 @@ static inline void multiply_transposed(const float *left, long depth, const floa
         *(vec *)(product + i * PANEL) += sum[i][0];
         *(vec *)(product + i * PANEL + LANES) += sum[i][1];
     }
-}
-
-// Memory kept from call to call (fresh pages cost more than the transforms); at least `floats`
-// long, else NULL.
-static float *workspace(long floats)
-{
-    static float *memory = NULL;
-    static long size = 0;
-    if (size < floats) {
-        free(memory);
-        memory = (float *)aligned_alloc(64, 4 * quotient_up(floats, 16) * 16);
-        size = memory ? floats : 0;
-    }
-    return memory;
 }
 
 // About how many tiles are in work at a time. Fewer would read filters (or sums of their gradient)
@@ -543,18 +423,6 @@ static int filter_gradient(const Images<M> input, const Images<M> output, float 
     return 0;
 }
 
-// Makes *array a contiguous float32 array of this shape, kept if it already is one.
-static int prepare_output(PyArrayObject **array, npy_intp a, npy_intp b, npy_intp c, npy_intp d)
-{
-    const npy_intp shape[4] = {a, b, c, d};
-    if (*array && PyArray_IS_C_CONTIGUOUS(*array) &&
-        PyArray_CompareLists(PyArray_DIMS(*array), shape, 4))
-        return 0;
-    Py_XDECREF(*array);
-    *array = (PyArrayObject *)PyArray_SimpleNew(4, shape, NPY_FLOAT32);
-    return *array ? 0 : -1;
-}
-
 template <int M>
 static Images<M> images_of(PyArrayObject *array)
 {
@@ -563,25 +431,25 @@ static Images<M> images_of(PyArrayObject *array)
 }
 
 template <int M>
-static int convolve_arrays(PyArrayObject *input, PyArrayObject *filters, PyArrayObject **output)
+static int convolve_arrays(PyArrayObject *input, PyArrayObject *filters, bool transposed,
+                           PyArrayObject **output)
 {
-    const npy_intp *in = PyArray_DIMS(input), *shape = PyArray_DIMS(filters);
-    if (shape[1] != in[1] || shape[2] != 3 || shape[3] != 3) {
-        PyErr_Format(
-            PyExc_ValueError,
-            "conv3x3: filters of shape (%ld, %ld, %ld, %ld) do not fit images of %ld channels, "
-            "expected (filters, %ld, 3, 3)",
-            (long)shape[0], (long)shape[1], (long)shape[2], (long)shape[3], (long)in[1],
-            (long)in[1]);
+    if (check_filters(input, filters, transposed))
         return -1;
-    }
+    const npy_intp *in = PyArray_DIMS(input);
+    const float *first = (const float *)PyArray_DATA(filters);
     long strides[4];
     for (int i = 0; i < 4; i++)
         strides[i] = PyArray_STRIDE(filters, i) / (long)sizeof(float);
+    if (transposed) {  // their transpose, turned by 180 degrees
+        first += 2 * strides[2] + 2 * strides[3];
+        const long turned[4] = {strides[1], strides[0], -strides[2], -strides[3]};
+        memcpy(strides, turned, sizeof strides);
+    }
     input = PyArray_GETCONTIGUOUS(input);
-    int failed = !input || prepare_output(output, in[0], shape[0], in[2], in[3]);
-    if (!failed && convolve(images_of<M>(input), (const float *)PyArray_DATA(filters), strides,
-                            images_of<M>(*output))) {
+    int failed =
+        !input || prepare_output(output, in[0], PyArray_DIM(filters, transposed), in[2], in[3]);
+    if (!failed && convolve(images_of<M>(input), first, strides, images_of<M>(*output))) {
         PyErr_NoMemory();
         failed = -1;
     }
@@ -616,4 +484,4 @@ static int filter_gradient_arrays(PyArrayObject *input, PyArrayObject *output,
     return failed;
 }
 
-}  // namespace winograd
+}  // namespace convolution

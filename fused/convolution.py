@@ -4,6 +4,7 @@ CIFAR-10 and SVHN.
 The convolution is F(2x2, 3x3) of Lavin and Gray, "Fast Algorithms for Convolutional Neural
 Networks" (2016), with 2.25 times fewer multiplications than a direct one: it transforms filters by
 sums and halves only, so filters of +-1 stay exact. Gradients are F(4x4, 3x3), with 4 times fewer.
+binary_convolution.py has what is faster yet for binarized filters, on processors with AVX-512.
 """
 
 import zlib
@@ -11,8 +12,6 @@ from pathlib import Path
 
 import theano
 import theano.tensor as T
-
-_SOURCE = (Path(__file__).parent / "convolution.cpp").read_text()
 
 
 def conv3x3(input, filters):
@@ -40,7 +39,7 @@ def conv3x3(input, filters):
     ValueError
         when the function runs, for filters that are not 3x3 or have other channels than the input.
     """
-    return _Convolution(tile=2)(input, filters)
+    return Convolution(transposed=False)(input, filters)
 
 
 def applicable(layer, input):
@@ -63,62 +62,77 @@ def applicable(layer, input):
     )
 
 
-class _WinogradOp(theano.Op):
-    """`tile` is the outputs of a tile in each direction: 2 or (for gradients) 4."""
+class _Op(theano.Op):
+    """An op of two 4D float32 inputs and one output, in C++."""
 
-    __props__ = ("tile",)
+    file = "convolution.cpp"  # beside this one; images.cpp goes before it
 
-    def __init__(self, tile):
-        self.tile = tile
+    @property
+    def source(self):
+        folder = Path(__file__).parent
+        return (folder / "images.cpp").read_text() + (folder / self.file).read_text()
 
     def make_node(self, first, second):
         variables = [T.as_tensor_variable(v) for v in (first, second)]
         for variable in variables:
             if variable.dtype != "float32" or variable.ndim != 4:
                 raise TypeError(f"conv3x3 takes 4D float32 variables, got {variable.type}")
-        return theano.Apply(self, variables, [T.TensorType("float32", self._pattern(*variables))()])
+        return theano.Apply(self, variables, [T.TensorType("float32", self.pattern(*variables))()])
 
     def c_support_code(self):
-        return _SOURCE
+        return self.source
 
     def c_code(self, node, name, inputs, outputs, sub):
-        arguments = f"{inputs[0]}, {inputs[1]}, &{outputs[0]}"
-        return f"if (winograd::{self.function}<{self.tile}>({arguments})) {{ {sub['fail']} }}"
+        call = self.call(*inputs, f"&{outputs[0]}")
+        return f"if (convolution::{call}) {{ {sub['fail']} }}"
 
     def c_compile_args(self):
         return ["-fopenmp"]
 
     def c_code_cache_version(self):
-        return (zlib.crc32(_SOURCE.encode()),)
+        return (zlib.crc32(self.source.encode()),)
 
 
-class _Convolution(_WinogradOp):
-    function = "convolve_arrays"  # of convolution.cpp
+class Convolution(_Op):
+    """Images and filters to the convolution or, if `transposed`, gradients of its output and
+    filters to those of its input."""
 
-    @staticmethod
-    def _pattern(input, filters):
-        return (input.broadcastable[0], filters.broadcastable[0], *input.broadcastable[2:])
+    __props__ = ("transposed",)
+
+    def __init__(self, transposed):
+        self.transposed = transposed
+
+    def call(self, images, filters, output):
+        tile = 4 if self.transposed else 2
+        return f"convolve_arrays<{tile}>({images}, {filters}, {self.transposed:d}, {output})"
+
+    def pattern(self, images, filters):
+        channels = filters.broadcastable[self.transposed]
+        return (images.broadcastable[0], channels, *images.broadcastable[2:])
 
     def infer_shape(self, node, shapes):
-        (batch, _, height, width), (filters, _, _, _) = shapes
-        return [(batch, filters, height, width)]
+        (batch, _, height, width), filters = shapes
+        return [(batch, filters[self.transposed], height, width)]
 
     def grad(self, inputs, output_gradients):
-        input, filters = inputs
+        images, filters = inputs
         (gradient,) = output_gradients
-        # A convolution's transpose is one with the filters transposed and turned by 180 degrees.
-        turned = filters.dimshuffle(1, 0, 2, 3)[:, :, ::-1, ::-1]
+        pair = (gradient, images) if self.transposed else (images, gradient)
+        gradients = [Convolution(not self.transposed)(gradient, filters), _FilterGradient()(*pair)]
         return [
-            T.patternbroadcast(_Convolution(tile=4)(gradient, turned), input.broadcastable),
-            T.patternbroadcast(_FilterGradient(tile=4)(input, gradient), filters.broadcastable),
+            T.patternbroadcast(g, v.broadcastable) for g, v in zip(gradients, inputs, strict=True)
         ]
 
 
-class _FilterGradient(_WinogradOp):
-    function = "filter_gradient_arrays"  # of convolution.cpp
+class _FilterGradient(_Op):
+    """The convolution's input and gradients of its output to those of the filters."""
 
-    @staticmethod
-    def _pattern(input, gradient):
+    __props__ = ()
+
+    def call(self, input, gradient, output):
+        return f"filter_gradient_arrays<4>({input}, {gradient}, {output})"
+
+    def pattern(self, input, gradient):
         return (gradient.broadcastable[1], input.broadcastable[1], False, False)
 
     def infer_shape(self, node, shapes):

@@ -79,6 +79,7 @@ inline __m512 signed_sums(const float *x, npy_intp n)
 /* ROWS sums of UNITS units each, over `words` words of inputs more. */
 inline void accumulate(const float *tables, const uint32_t *signs, npy_intp words, float *sums)
 {
+    const __m512 one = _mm512_set1_ps(1);
     __m512 sum[2][ROWS];
     for (int row = 0; row < ROWS; ++row) {
         sum[0][row] = _mm512_loadu_ps(sums + row * UNITS);
@@ -92,7 +93,9 @@ inline void accumulate(const float *tables, const uint32_t *signs, npy_intp word
             for (int row = 0; row < ROWS; ++row, tables += 16) {
                 const __m512 table = _mm512_loadu_ps(tables);
                 sum[0][row] = _mm512_add_ps(sum[0][row], _mm512_permutexvar_ps(index0, table));
-                sum[1][row] = _mm512_add_ps(sum[1][row], _mm512_permutexvar_ps(index1, table));
+                /* Half of the sums by multiply-adds: they run beside additions. */
+                const __m512 other = _mm512_permutexvar_ps(index1, table);
+                sum[1][row] = _mm512_fmadd_ps(other, one, sum[1][row]);
             }
             index0 = _mm512_srli_epi32(index0, 4); /* of an index only four bits count */
             index1 = _mm512_srli_epi32(index1, 4);

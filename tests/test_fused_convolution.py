@@ -88,6 +88,23 @@ def test_exact_for_whole_numbers(ours, twin):
     np.testing.assert_array_equal(ours(*given)[0], exact)
 
 
+def test_second_derivatives():
+    """Of the gradient with respect to the input, as of the convolution itself."""
+
+    given = arrays((2, 5, 18, 8, 8))
+    results = []
+    for convolution, dtype in (
+        (conv3x3, "float32"),
+        (lambda x, w: T.nnet.conv2d(x, w, border_mode=1), "float64"),
+    ):
+        x, w, dy = (T.TensorType(dtype, (False,) * 4)() for _ in range(3))
+        dx = theano.grad(None, x, known_grads={convolution(x, w): dy})
+        wanted = theano.grad(None, [dy, w], known_grads={dx: x})
+        results.append(theano.function([x, w, dy], wanted)(*(a.astype(dtype) for a in given)))
+    for result, exact in zip(*results, strict=True):
+        assert abs(result - exact).max() < 1e-5 * abs(exact).max()
+
+
 def test_non_contiguous(ours):
     given = arrays((2, 5, 6, 8, 8))
     expected = ours(*given)
@@ -166,6 +183,12 @@ def test_rejects_other_shapes(ours):
     )
     with pytest.raises(ValueError, match=message):
         ours(input[:, :2], filters, gradient)
+    message = (
+        r"^conv3x3: filters of shape \(4, 3, 3, 3\) do not fit images of 2 channels, "
+        r"expected \(2, channels, 3, 3\)\n"
+    )
+    with pytest.raises(ValueError, match=message):
+        ours(input, filters, gradient[:, :2])
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,157 @@
+// Images as the convolutions see them: vectors of channels, in panels of PANEL channels, where Theano
+// keeps planes of pixels.
+
+#include <omp.h>
+#include <stdlib.h>
+#include <string.h>
+
+namespace convolution
+{
+
+#ifdef __AVX512F__
+enum { LANES = 16 };
+#else
+enum { LANES = 8 };
+#endif
+enum { PANEL = 2 * LANES };
+enum { CACHE_LINE = 16 };  // in floats
+typedef float vec __attribute__((vector_size(4 * LANES), may_alias));
+typedef float unaligned_vec __attribute__((vector_size(4 * LANES), may_alias, aligned(4)));
+typedef int indices __attribute__((vector_size(4 * LANES)));
+
+static inline long smaller(long a, long b)
+{
+    return a < b ? a : b;
+}
+
+static inline long larger(long a, long b)
+{
+    return a > b ? a : b;
+}
+
+static inline long quotient_up(long a, long b)
+{
+    return (a + b - 1) / b;
+}
+
+// Transposes a square of LANES vectors: swaps ever smaller blocks beside its diagonal.
+static inline __attribute__((always_inline)) void transpose(vec *square)
+{
+#pragma GCC unroll 4
+    for (int size = LANES / 2; size; size /= 2) {
+        indices upper, lower;
+        for (int lane = 0; lane < LANES; lane++) {
+            upper[lane] = lane & size ? LANES + lane - size : lane;
+            lower[lane] = lane & size ? LANES + lane : lane + size;
+        }
+#pragma GCC unroll 16
+        for (int i = 0; i < LANES; i++)
+            if (!(i & size)) {
+                const vec a = square[i], b = square[i + size];
+                square[i] = __builtin_shuffle(a, b, upper);
+                square[i + size] = __builtin_shuffle(a, b, lower);
+            }
+    }
+}
+
+// Copies `pixels` consecutive pixels of `planes` planes to strip, channels last, where each row of
+// `width` pixels takes `columns` places.
+static void read_pixels(const float *from, long plane_size, long planes, long pixels, long width,
+                        float *strip, long columns)
+{
+    for (long c = 0; c < planes; c += LANES) {
+        float *place = strip + c;
+        for (long first = 0, x = 0; first < pixels; first += LANES) {
+            vec square[LANES] = {};
+            const long count = smaller(LANES, pixels - first);
+            for (long i = 0; i < smaller(LANES, planes - c); i++) {
+                const float *row = from + (c + i) * plane_size + first;
+                if (count == LANES)
+                    square[i] = *(const unaligned_vec *)row;
+                else
+                    memcpy(&square[i], row, 4 * count);
+            }
+            transpose(square);
+            for (long i = 0; i < count; i++, x++) {
+                if (x == width) {
+                    x = 0;
+                    place += (columns - width) * PANEL;
+                }
+                *(vec *)place = square[i];
+                place += PANEL;
+            }
+        }
+    }
+}
+
+// The inverse of read_pixels.
+static void write_pixels(const float *strip, long columns, float *to, long plane_size, long planes,
+                         long pixels, long width)
+{
+    for (long c = 0; c < planes; c += LANES) {
+        const float *place = strip + c;
+        for (long first = 0, x = 0; first < pixels; first += LANES) {
+            vec square[LANES] = {};
+            const long count = smaller(LANES, pixels - first);
+            for (long i = 0; i < count; i++, x++) {
+                if (x == width) {
+                    x = 0;
+                    place += (columns - width) * PANEL;
+                }
+                square[i] = *(const vec *)place;
+                place += PANEL;
+            }
+            transpose(square);
+            for (long i = 0; i < smaller(LANES, planes - c); i++) {
+                float *row = to + (c + i) * plane_size + first;
+                if (count == LANES)
+                    *(unaligned_vec *)row = square[i];
+                else
+                    memcpy(row, &square[i], 4 * count);
+            }
+        }
+    }
+}
+
+// Memory kept from call to call (fresh pages cost more than the transforms); at least `floats`
+// long, else NULL.
+static float *workspace(long floats)
+{
+    static float *memory = NULL;
+    static long size = 0;
+    if (size < floats) {
+        free(memory);
+        memory = (float *)aligned_alloc(64, 4 * quotient_up(floats, 16) * 16);
+        size = memory ? floats : 0;
+    }
+    return memory;
+}
+
+// Makes *array a contiguous float32 array of this shape, kept if it already is one.
+static int prepare_output(PyArrayObject **array, npy_intp a, npy_intp b, npy_intp c, npy_intp d)
+{
+    const npy_intp shape[4] = {a, b, c, d};
+    if (*array && PyArray_IS_C_CONTIGUOUS(*array) &&
+        PyArray_CompareLists(PyArray_DIMS(*array), shape, 4))
+        return 0;
+    Py_XDECREF(*array);
+    *array = (PyArrayObject *)PyArray_SimpleNew(4, shape, NPY_FLOAT32);
+    return *array ? 0 : -1;
+}
+
+// Raises, and returns -1, where filters are not (filters, channels, 3, 3) for images of so many
+// channels or, if transposed, of so many filters.
+static int check_filters(PyArrayObject *images, PyArrayObject *filters, bool transposed)
+{
+    const npy_intp *shape = PyArray_DIMS(filters), channels = PyArray_DIM(images, 1);
+    if (shape[!transposed] == channels && shape[2] == 3 && shape[3] == 3)
+        return 0;
+    PyErr_Format(PyExc_ValueError,
+                 "conv3x3: filters of shape (%ld, %ld, %ld, %ld) do not fit images of %ld "
+                 "channels, expected %s%ld%s, 3, 3)",
+                 (long)shape[0], (long)shape[1], (long)shape[2], (long)shape[3], (long)channels,
+                 transposed ? "(" : "(filters, ", (long)channels, transposed ? ", channels" : "");
+    return -1;
+}
+
+}  // namespace convolution
