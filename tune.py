@@ -28,12 +28,13 @@ GRIDS = {  # {data set: [(protocol, method, {field: values to try})]}
     "mnist": [
         ("paper", "deterministic", {"LR_start": (0.1, 0.3, 1.0), "LR_fin": (0.003, 0.01)}),
         ("paper", "dropout", {"LR_start": (0.1, 0.3, 1.0), "dropout_in": (0.0, 0.2)}),
+        ("paper", "dropout", {"epochs": (100,), "dropout_in": (0.0, 0.2)}),
     ],
     "cifar10": [
         (f"table1-{row}", "deterministic", {"LR_start": rates}) for row, rates in RATES.items()
     ],
 }
-SETTINGS = {  # of all runs
+SETTINGS = {  # where a grid says nothing else
     "mnist": {"epochs": 10},
     "cifar10": {"epochs": 10, "evaluate_every": 5, "width": 0.25, "train_size": 5000},
 }
@@ -59,7 +60,7 @@ def tune(options):
                 choice["LR_fin"] = (
                     choice["LR_start"] * cifar10.PAPER.LR_fin / cifar10.PAPER.LR_start
                 )
-            h = dataclasses.replace(row, **setting, **choice)
+            h = dataclasses.replace(row, **{**setting, **choice})
             folder = original_stack.RESULTS / "tuning" / name
             try:
                 run = training.run(dataset, h, script.build_network, seed=1234, results=folder)
