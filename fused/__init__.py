@@ -7,7 +7,7 @@ twins. xnor.py, which packed networks run on, is apart: it has kernels for sever
 import original_stack  # noqa: F401  (before Theano)
 
 # isort: split
-from . import binary_convolution, pooling, product, update  # noqa: F401  (register rewrites)
+from . import pooling, product, update  # noqa: F401  (register their graph rewrites)
 from .binarization import PhiloxStream, binarize
 from .c_op import enabled
 from .convolution import conv3x3

@@ -72,3 +72,8 @@ def binarize(W, H, stream=None):
     state = stream.new_state()
     Wb, state.default_update = Binarize(stochastic=True)(W, H, state)
     return Wb
+
+
+def binarized(variable):
+    """Whether a Theano variable is the output of :func:`binarize`."""
+    return variable.owner is not None and isinstance(variable.owner.op, Binarize)

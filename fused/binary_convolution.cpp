@@ -1,4 +1,4 @@
-// 3x3 convolution with filters of -H and +H by additions; see binary_convolution.py.
+// 3x3 convolution with filters of -H and +H by additions; see convolution.py for what it computes.
 //
 // The sums of four channels of a pixel, each with either sign, are sixteen: a register full, made
 // once for all filters and for the nine places of the pixel under a filter. Each filter then takes

@@ -1,10 +1,10 @@
-"""3x3 convolution by Winograd's minimal filtering, threaded and vectorised, for the networks of
-CIFAR-10 and SVHN.
+"""3x3 convolution, threaded and vectorised, for the networks of CIFAR-10 and SVHN.
 
-The convolution is F(2x2, 3x3) of Lavin and Gray, "Fast Algorithms for Convolutional Neural
-Networks" (2016), with 2.25 times fewer multiplications than a direct one: it transforms filters by
-sums and halves only, so filters of +-1 stay exact. Gradients are F(4x4, 3x3), with 4 times fewer.
-binary_convolution.py has what is faster yet for binarized filters, on processors with AVX-512.
+With binarized filters, on processors with AVX-512: by additions (binary_convolution.cpp), as
+products with binarized weights are (product.py). Else by Winograd's minimal filtering
+(convolution.cpp), F(4x4, 3x3) of Lavin and Gray, "Fast Algorithms for Convolutional Neural
+Networks" (2016), with 4 times fewer multiplications than a direct convolution; with binarized
+filters F(2x2, 3x3), with 2.25 times fewer: its transforms only add and halve, so +-1 stay exact.
 """
 
 import zlib
@@ -13,15 +13,17 @@ from pathlib import Path
 import theano
 import theano.tensor as T
 
+from .binarization import binarized
+from .product import available
+
 
 def conv3x3(input, filters):
     """Convolve with 3x3 filters, stride 1 and a zero border of one pixel: images keep their size.
 
     Computes ``theano.tensor.nnet.conv2d(input, filters, border_mode=1)``, a true convolution
     (filters are flipped), and its gradients, threaded; results do not depend on the number of
-    threads. Up to 512 channels, errors stay below 2e-6 of the largest value of the output (as those
-    of a direct convolution in float32), for gradients 1e-5. Where inputs are small whole numbers
-    and filters +-1, the output is exact.
+    threads. Up to 512 channels, errors stay below 1e-5 of the largest value. Where inputs are small
+    whole numbers and filters come from :func:`fused.binarize` with H = 1, the output is exact.
 
     Parameters
     ----------
@@ -39,7 +41,11 @@ def conv3x3(input, filters):
     ValueError
         when the function runs, for filters that are not 3x3 or have other channels than the input.
     """
-    return Convolution(transposed=False)(input, filters)
+    if not binarized(filters):
+        return Convolution()(input, filters)
+    return (
+        BinaryConvolution()(input, filters) if available() else Convolution(tile=2)(input, filters)
+    )
 
 
 def applicable(layer, input):
@@ -63,9 +69,10 @@ def applicable(layer, input):
 
 
 class _Op(theano.Op):
-    """An op of two 4D float32 inputs and one output, in C++."""
+    """An op of two 4D float32 inputs and one output, in C++: `call` of a file beside this one,
+    which images.cpp goes before."""
 
-    file = "convolution.cpp"  # beside this one; images.cpp goes before it
+    file = "convolution.cpp"
 
     @property
     def source(self):
@@ -95,16 +102,15 @@ class _Op(theano.Op):
 
 class Convolution(_Op):
     """Images and filters to the convolution or, if `transposed`, gradients of its output and
-    filters to those of its input."""
+    filters to those of its input; in tiles of `tile` x `tile` outputs, 2 or 4."""
 
-    __props__ = ("transposed",)
+    __props__ = ("transposed", "tile")
 
-    def __init__(self, transposed):
-        self.transposed = transposed
+    def __init__(self, transposed=False, tile=4):
+        self.transposed, self.tile = transposed, tile
 
     def call(self, images, filters, output):
-        tile = 4 if self.transposed else 2
-        return f"convolve_arrays<{tile}>({images}, {filters}, {self.transposed:d}, {output})"
+        return f"convolve_arrays<{self.tile}>({images}, {filters}, {self.transposed:d}, {output})"
 
     def pattern(self, images, filters):
         channels = filters.broadcastable[self.transposed]
@@ -118,10 +124,24 @@ class Convolution(_Op):
         images, filters = inputs
         (gradient,) = output_gradients
         pair = (gradient, images) if self.transposed else (images, gradient)
-        gradients = [Convolution(not self.transposed)(gradient, filters), _FilterGradient()(*pair)]
+        gradients = [type(self)(not self.transposed)(gradient, filters), _FilterGradient()(*pair)]
         return [
             T.patternbroadcast(g, v.broadcastable) for g, v in zip(gradients, inputs, strict=True)
         ]
+
+
+class BinaryConvolution(Convolution):
+    """`Convolution` with filters all of whose values are -H or +H, on processors with AVX-512."""
+
+    __props__ = ("transposed",)
+    file = "binary_convolution.cpp"
+
+    def call(self, images, filters, output):
+        return f"convolve_binary_arrays({images}, {filters}, {self.transposed:d}, {output})"
+
+    def c_compile_args(self):
+        # Whatever processor THEANO_FLAGS name.
+        return [*super().c_compile_args(), "-mavx512f"]
 
 
 class _FilterGradient(_Op):

@@ -11,7 +11,7 @@ import theano.tensor as T
 
 import original_stack
 
-from .binarization import Binarize
+from .binarization import binarized
 from .c_op import COp, enabled
 
 
@@ -52,9 +52,7 @@ def fuse_product(node):
     made = W.owner
     transposed = bool(made and isinstance(made.op, T.DimShuffle) and made.op.new_order == (1, 0))
     binary = made.inputs[0] if transposed else W
-    if (x.ndim, x.dtype, W.ndim) != (2, "float32", 2) or binary.owner is None:
-        return False
-    if not (isinstance(binary.owner.op, Binarize) and available()):
+    if (x.ndim, x.dtype, W.ndim) != (2, "float32", 2) or not (binarized(binary) and available()):
         return False
     return [BinaryProduct(transposed)(x, binary)]
 
