@@ -1,8 +1,8 @@
 """Times the convolutions of the CIFAR-10 network, forward and both gradients, batch of 50.
 
-The rivals: the fused op, Theano's own (CorrMM), the matrix products that direct convolutions come
-to, and PyTorch's with images in Theano's order and channels last. The first layer needs no gradient
-with respect to its input.
+The rivals: the fused op with binarized filters and with others, Theano's own (CorrMM), the matrix
+products that direct convolutions come to, and PyTorch's with images in Theano's order and channels
+last. The first layer needs no gradient with respect to its input.
 """
 
 import argparse
@@ -26,10 +26,10 @@ LAYERS = [  # channels, filters, height and width
     (512, 512, 8),
 ]
 ROUNDS, STEPS = 7, 3
-NAMES = ("fused", "Theano", "products")
+NAMES = ("binarized", "fused", "Theano", "products")
 
 
-def convolutions(convolution):
+def convolutions(convolution, prepare=lambda filters: filters):
     """A function that computes every layer's output and gradients, each from arrays of its own."""
     import numpy as np
     import theano
@@ -41,7 +41,8 @@ def convolutions(convolution):
             theano.shared(random.normal(size=(BATCH, c, size, size)).astype("float32"))
             for c in (channels, filters)
         )
-        w = theano.shared(random.choice([-1, 1], (filters, channels, 3, 3)).astype("float32"))
+        w = random.choice([-1, 1], (filters, channels, 3, 3)).astype("float32")
+        w = prepare(theano.shared(w))
         y = convolution(x, w)
         gradients = theano.grad(None, [w] if channels == 3 else [w, x], known_grads={y: dy})
         functions.append(theano.function([], [y, *gradients]))
@@ -69,9 +70,11 @@ def products():
 def step(rival):
     if rival == "products":
         return products()
-    if rival == "fused":
-        from fused import conv3x3
+    if rival in ("binarized", "fused"):
+        from fused import binarize, conv3x3
 
+        if rival == "binarized":
+            return convolutions(conv3x3, lambda filters: binarize(filters, 1.0))
         return convolutions(conv3x3)
     import theano.tensor as T
 
@@ -103,11 +106,11 @@ def measure(args):
     record = {
         "machine": machine(),
         "milliseconds": times,
-        "over_fused": {name: ratio(times, name, "fused") for name in times},
+        "over_binarized": {name: ratio(times, name, "binarized") for name in times},
     }
     for name, milliseconds in times.items():
         median = statistics.median(milliseconds)
-        print(f"{name:22}{median:8.1f} ms {record['over_fused'][name]:8.2f} x fused")
+        print(f"{name:22}{median:8.1f} ms {record['over_binarized'][name]:8.2f} x binarized")
     path = original_stack.RESULTS / "benchmarks" / "convolution.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(record, indent=1) + "\n")

@@ -17,7 +17,7 @@ namespace convolution
 enum { PIXELS = 8 };                 // of a row, by PANEL filters: their sums stay in registers
 enum { BAND = 2 };                   // rows of outputs at a time
 enum { CHANNELS = 32, GROUPS = 8 };  // to a word
-enum { TABLE = 16 };                 // floats
+enum { TABLE = 16, CACHE_LINE = 16 };  // floats
 
 struct Geometry {
     long inputs, outputs, height, width;  // inputs, outputs: channels
@@ -70,19 +70,19 @@ static void make_tables(const float *row, const Geometry &g, float *tables)
             sign[i][index] = index >> i & 1 ? -1 : 1;
     for (long c = 0; c < g.inputs; c += 4, tables += g.columns() * TABLE) {
         const float *channel[4];
-        __m512 factor[4];
+        __mmask16 present[4];
         for (int i = 0; i < 4; i++) {
             channel[i] = row + smaller(c + i, g.inputs - 1) * g.plane();
-            factor[i] = c + i < g.inputs ? sign[i] : _mm512_setzero_ps();
+            present[i] = c + i < g.inputs ? 0xffff : 0;
         }
         for (int i = 0; i < 4; i++)  // read ahead, for the next band
             for (long x = 0; x < g.width; x += CACHE_LINE)
                 __builtin_prefetch(channel[i] + BAND * g.width + x, 0, 2);
         _mm512_store_ps(tables, _mm512_setzero_ps());
         for (long x = 0; x < g.width; x++) {
-            __m512 sum = _mm512_mul_ps(factor[0], _mm512_set1_ps(channel[0][x]));
+            __m512 sum = _mm512_mul_ps(sign[0], _mm512_set1_ps(channel[0][x]));
             for (int i = 1; i < 4; i++)  // products with +-1 are exact
-                sum = _mm512_fmadd_ps(factor[i], _mm512_set1_ps(channel[i][x]), sum);
+                sum = _mm512_mask3_fmadd_ps(sign[i], _mm512_set1_ps(channel[i][x]), sum, present[i]);
             _mm512_store_ps(tables + (x + 1) * TABLE, sum);
         }
         for (long x = g.width + 1; x < g.columns(); x++)
@@ -196,7 +196,8 @@ static int convolve_binary_arrays(PyArrayObject *images, PyArrayObject *filters,
         const long of_first = PyArray_DIM(filters, 1) * 9, of_second = 9;
         const Filters signs = {weights, transposed ? of_second : of_first,
                                transposed ? of_first : of_second, !transposed};
-        if (convolve_binary((const float *)PyArray_DATA(images), in[0], signs, fabsf(weights[0]), g,
+        const float H = g.inputs ? fabsf(weights[0]) : 0;
+        if (convolve_binary((const float *)PyArray_DATA(images), in[0], signs, H, g,
                             (float *)PyArray_DATA(*output))) {
             PyErr_NoMemory();
             failed = -1;

@@ -161,6 +161,11 @@ static inline void transform(const float *in, long in_row, long in_column, float
     }
 }
 
+static inline long larger(long a, long b)
+{
+    return a > b ? a : b;
+}
+
 // A stack of images (count, channels, height, width) seen as rows of tiles, those of one image
 // after those of another.
 template <int M>
@@ -179,6 +184,35 @@ struct Images {
     }
     long planes_in(long panel) const { return smaller(PANEL, channels - panel * PANEL); }
 };
+
+// The inverse of write_pixels.
+static void read_pixels(const float *from, long plane_size, long planes, long pixels, long width,
+                        float *strip, long columns)
+{
+    for (long c = 0; c < planes; c += LANES) {
+        float *place = strip + c;
+        for (long first = 0, x = 0; first < pixels; first += LANES) {
+            vec square[LANES] = {};
+            const long count = smaller(LANES, pixels - first);
+            for (long i = 0; i < smaller(LANES, planes - c); i++) {
+                const float *row = from + (c + i) * plane_size + first;
+                if (count == LANES)
+                    square[i] = *(const unaligned_vec *)row;
+                else
+                    memcpy(&square[i], row, 4 * count);
+            }
+            transpose(square);
+            for (long i = 0; i < count; i++, x++) {
+                if (x == width) {
+                    x = 0;
+                    place += (columns - width) * PANEL;
+                }
+                *(vec *)place = square[i];
+                place += PANEL;
+            }
+        }
+    }
+}
 
 // Transforms one row of tiles of one panel of channels. F is Input (tiles overlap and reach
 // `border` = 1 pixel over the edge, where images are zero) or OutputAdjoint (border 0). `strip` is

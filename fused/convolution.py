@@ -1,7 +1,8 @@
 """3x3 convolution, threaded and vectorised, for the networks of CIFAR-10 and SVHN.
 
 With binarized filters, on processors with AVX-512: by additions (binary_convolution.cpp), as
-products with binarized weights are (product.py). Else by Winograd's minimal filtering
+products with binarized weights are (product.py); a graph rewrite puts that op in the place of the
+other. Else by Winograd's minimal filtering
 (convolution.cpp), F(4x4, 3x3) of Lavin and Gray, "Fast Algorithms for Convolutional Neural
 Networks" (2016), with 4 times fewer multiplications than a direct convolution; with binarized
 filters F(2x2, 3x3), with 2.25 times fewer: its transforms only add and halve, so +-1 stay exact.
@@ -14,7 +15,12 @@ import theano
 import theano.tensor as T
 
 from .binarization import binarized
+from .c_op import enabled
 from .product import available
+
+
+def _source(*files):
+    return "".join((Path(__file__).parent / file).read_text() for file in files)
 
 
 def conv3x3(input, filters):
@@ -41,11 +47,7 @@ def conv3x3(input, filters):
     ValueError
         when the function runs, for filters that are not 3x3 or have other channels than the input.
     """
-    if not binarized(filters):
-        return Convolution()(input, filters)
-    return (
-        BinaryConvolution()(input, filters) if available() else Convolution(tile=2)(input, filters)
-    )
+    return Convolution()(input, filters)
 
 
 def applicable(layer, input):
@@ -69,15 +71,9 @@ def applicable(layer, input):
 
 
 class _Op(theano.Op):
-    """An op of two 4D float32 inputs and one output, in C++: `call` of a file beside this one,
-    which images.cpp goes before."""
+    """An op of two 4D float32 inputs and one output, in C++: `call` of its source."""
 
-    file = "convolution.cpp"
-
-    @property
-    def source(self):
-        folder = Path(__file__).parent
-        return (folder / "images.cpp").read_text() + (folder / self.file).read_text()
+    source = _source("images.cpp", "convolution.cpp")
 
     def make_node(self, first, second):
         variables = [T.as_tensor_variable(v) for v in (first, second)]
@@ -134,7 +130,7 @@ class BinaryConvolution(Convolution):
     """`Convolution` with filters all of whose values are -H or +H, on processors with AVX-512."""
 
     __props__ = ("transposed",)
-    file = "binary_convolution.cpp"
+    source = _source("images.cpp", "binary_convolution.cpp")
 
     def call(self, images, filters, output):
         return f"convolve_binary_arrays({images}, {filters}, {self.transposed:d}, {output})"
@@ -158,3 +154,20 @@ class _FilterGradient(_Op):
     def infer_shape(self, node, shapes):
         (_, channels, _, _), (_, filters, _, _) = shapes
         return [(filters, channels, 3, 3)]
+
+
+@theano.gof.local_optimizer([Convolution])
+def fuse_binarized_filters(node):
+    if type(node.op) is not Convolution or not (binarized(node.inputs[1]) and enabled()):
+        return False
+    if available():
+        return [BinaryConvolution(node.op.transposed)(*node.inputs)]
+    if node.op.transposed or node.op.tile == 2:
+        return False
+    return [Convolution(tile=2)(*node.inputs)]
+
+
+# After the graph is simplified, as products are.
+theano.compile.optdb.register(
+    "fuse_binarized_filters", theano.gof.TopoOptimizer(fuse_binarized_filters), 1.65, "fast_run"
+)

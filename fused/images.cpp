@@ -14,7 +14,6 @@ enum { LANES = 16 };
 enum { LANES = 8 };
 #endif
 enum { PANEL = 2 * LANES };
-enum { CACHE_LINE = 16 };  // in floats
 typedef float vec __attribute__((vector_size(4 * LANES), may_alias));
 typedef float unaligned_vec __attribute__((vector_size(4 * LANES), may_alias, aligned(4)));
 typedef int indices __attribute__((vector_size(4 * LANES)));
@@ -22,11 +21,6 @@ typedef int indices __attribute__((vector_size(4 * LANES)));
 static inline long smaller(long a, long b)
 {
     return a < b ? a : b;
-}
-
-static inline long larger(long a, long b)
-{
-    return a > b ? a : b;
 }
 
 static inline long quotient_up(long a, long b)
@@ -54,37 +48,8 @@ static inline __attribute__((always_inline)) void transpose(vec *square)
     }
 }
 
-// Copies `pixels` consecutive pixels of `planes` planes to strip, channels last, where each row of
-// `width` pixels takes `columns` places.
-static void read_pixels(const float *from, long plane_size, long planes, long pixels, long width,
-                        float *strip, long columns)
-{
-    for (long c = 0; c < planes; c += LANES) {
-        float *place = strip + c;
-        for (long first = 0, x = 0; first < pixels; first += LANES) {
-            vec square[LANES] = {};
-            const long count = smaller(LANES, pixels - first);
-            for (long i = 0; i < smaller(LANES, planes - c); i++) {
-                const float *row = from + (c + i) * plane_size + first;
-                if (count == LANES)
-                    square[i] = *(const unaligned_vec *)row;
-                else
-                    memcpy(&square[i], row, 4 * count);
-            }
-            transpose(square);
-            for (long i = 0; i < count; i++, x++) {
-                if (x == width) {
-                    x = 0;
-                    place += (columns - width) * PANEL;
-                }
-                *(vec *)place = square[i];
-                place += PANEL;
-            }
-        }
-    }
-}
-
-// The inverse of read_pixels.
+// Copies from strip, channels last, where each row of `width` pixels takes `columns` places, to
+// `pixels` consecutive pixels of `planes` planes.
 static void write_pixels(const float *strip, long columns, float *to, long plane_size, long planes,
                          long pixels, long width)
 {

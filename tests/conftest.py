@@ -70,4 +70,6 @@ def assert_near(actual, expected, tolerance=1e-5):
     """`actual` equals `expected` up to `tolerance` times the largest expected value."""
     actual, expected = np.asarray(actual), np.asarray(expected)
     assert actual.shape == expected.shape
-    np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance * abs(expected).max())
+    np.testing.assert_allclose(
+        actual, expected, rtol=0, atol=tolerance * abs(expected).max(initial=0)
+    )

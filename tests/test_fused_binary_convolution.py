@@ -63,6 +63,8 @@ SHAPES = [
     (5, 3, 64, 32, 32),
     (3, 66, 70, 17, 16),
     (4, 256, 130, 8, 8),
+    (1, 512, 33, 8, 8),
+    (2, 0, 3, 4, 5),
 ]
 
 
@@ -99,17 +101,20 @@ def test_any_strides_and_numbers_of_images():
     assert (y.shape, gradient.shape) == ((0, 6, 8, 9), (0, 5, 8, 9))
 
 
-def test_what_is_not_finite_stays_where_it_is():
-    """A loss that is not a number must show; the border and absent channels must not make one."""
-    x = rng.normal(size=(1, 5, 8, 8)).astype("float32")
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_is_not_finite_reaches_its_neighbours_only(value):
+    """Nothing of it comes from the border, absent channels (5 are no groups of 4) or the last call;
+    an infinite pixel gives infinite sums."""
+    x, dy = rng.normal(size=(1, 5, 8, 8)).astype("float32"), np.zeros((1, 6, 8, 8), "float32")
     function = convolutions(5, 6)
-    expected, _, _ = function(x, np.zeros((1, 6, 8, 8), "float32"))
-    x[0, 4, 0, 0] = np.nan
-    y, _, _ = function(x, np.zeros((1, 6, 8, 8), "float32"))
-    reached = np.zeros((8, 8), bool)
-    reached[:2, :2] = True
-    assert np.isnan(y[:, :, reached]).all()
-    np.testing.assert_array_equal(y[:, :, ~reached], expected[:, :, ~reached])
+    expected, _, Wb = function(x, dy)
+    damaged = x.copy()
+    damaged[0, 4, 0, 0] = value
+    y, _, _ = function(damaged, dy)
+    np.testing.assert_array_equal(y[0, :, :2, :2], value * Wb[:, 4, 1:, 1:])
+    y[:, :, :2, :2] = expected[:, :, :2, :2]
+    np.testing.assert_array_equal(y, expected)
+    np.testing.assert_array_equal(function(x, dy)[0], expected)
 
 
 def test_rejects_other_shapes():
@@ -129,10 +134,19 @@ def test_rejects_other_shapes():
         function(x, dy[:, :2])
 
 
-def test_other_filters():
-    x, W = T.tensor4(), theano.shared(np.ones((4, 3, 3, 3), "float32"))
+def test_other_convolutions_stay(monkeypatch):
+    W = theano.shared(np.ones((4, 3, 3, 3), "float32"))
+    x = T.tensor4()
     for filters in (W, 2 * binary_connect.binarization(W, H)):
-        assert conv3x3(x, filters).owner.op == Convolution(tile=4)
+        function = theano.function([x], conv3x3(x, filters))
+        assert ops_of(function, Convolution) == [Convolution(tile=4)]
+        assert not ops_of(function, BinaryConvolution)
+    Wb = binary_connect.binarization(W, H)
+    real = theano.function([x], conv3x3(x, Wb), givens={Wb: W + 1})
+    assert not ops_of(real, BinaryConvolution)
+    with monkeypatch.context() as patch:
+        patch.setenv("BINARYCONNECT_FUSED", "0")
+        assert not ops_of(theano.function([x], conv3x3(x, Wb)), BinaryConvolution)
 
 
 def test_compiles_whatever_processor_the_flags_name_with_any_number_of_threads():
