@@ -14,9 +14,9 @@
 namespace convolution
 {
 
-enum { PIXELS = 8 };                 // of a row, by PANEL filters: their sums stay in registers
-enum { BAND = 2 };                   // rows of outputs at a time
-enum { CHANNELS = 32, GROUPS = 8 };  // to a word
+enum { PIXELS = 8 };                   // of a row, by PANEL filters: their sums stay in registers
+enum { BAND = 2 };                     // rows of outputs at a time
+enum { CHANNELS = 32, GROUPS = 8 };    // to a word
 enum { TABLE = 16, CACHE_LINE = 16 };  // floats
 
 struct Geometry {
@@ -27,8 +27,9 @@ struct Geometry {
     long plane() const { return height * width; }
     long padded() const { return quotient_up(width, PIXELS) * PIXELS; }
     long columns() const { return padded() + 2; }
-    long row_of_tables() const { return groups() * columns() * TABLE; }                // floats
-    long scratch() const { return (BAND + 2) * row_of_tables() + BAND * padded() * PANEL; }  // floats
+    // Sizes in floats.
+    long row_of_tables() const { return groups() * columns() * TABLE; }
+    long scratch() const { return (BAND + 2) * row_of_tables() + BAND * padded() * PANEL; }
 };
 
 struct Filters {
