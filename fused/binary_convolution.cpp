@@ -82,8 +82,10 @@ static void make_tables(const float *row, const Geometry &g, float *tables)
         _mm512_store_ps(tables, _mm512_setzero_ps());
         for (long x = 0; x < g.width; x++) {
             __m512 sum = _mm512_mul_ps(sign[0], _mm512_set1_ps(channel[0][x]));
-            for (int i = 1; i < 4; i++)  // products with +-1 are exact
-                sum = _mm512_mask3_fmadd_ps(sign[i], _mm512_set1_ps(channel[i][x]), sum, present[i]);
+            for (int i = 1; i < 4; i++) {  // products with +-1 are exact
+                const __m512 value = _mm512_set1_ps(channel[i][x]);
+                sum = _mm512_mask3_fmadd_ps(sign[i], value, sum, present[i]);
+            }
             _mm512_store_ps(tables + (x + 1) * TABLE, sum);
         }
         for (long x = g.width + 1; x < g.columns(); x++)

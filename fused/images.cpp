@@ -1,5 +1,5 @@
-// Images as the convolutions see them: vectors of channels, in panels of PANEL channels, where Theano
-// keeps planes of pixels.
+// Images as the convolutions see them: vectors of channels, in panels of PANEL channels, where
+// Theano keeps planes of pixels.
 
 #include <omp.h>
 #include <stdlib.h>
