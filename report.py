@@ -370,7 +370,8 @@ def seconds_of_a_run(published, runs, benchmarks):
     comparable = [run for run in runs if not run.departures]
     if comparable:
         median = _duration(statistics.median(run["seconds"] for run in comparable))
-        counts = sorted({str(run.run.get("threads")) for run in comparable})
+        stretches = [s for run in comparable for s in (*run.run.get("earlier", ()), run.run)]
+        counts = sorted({str(stretch.get("threads")) for stretch in stretches})
         return f"{median} (median of these runs, {_threads(' or '.join(counts))})"
     epochs = int(published["epochs"] or 0)
     row = published["dataset"], published["protocol"]

@@ -146,13 +146,16 @@ def test_page_of_runs(tmp_path, capsys):
         seconds = 7200.0 + seed
         add_run(tmp_path, seed=seed, test_error=error, seconds=seconds, threads=threads, earlier=[])
     elsewhere = {"until_epoch": 400, "cpu": "Another", "threads": 1}
-    add_run(tmp_path, seed=4, method="none", earlier=[elsewhere])
+    add_run(tmp_path, seed=4, method="none", seconds=7200.0, threads=2, earlier=[elsewhere])
     page = make(tmp_path, capsys)
     assert cells(page, "| Another") == (
         ["Another, 1 thread", "", "unknown", "1", "2026-11-20", "2026-11-20"]
     )
     assert cells(page, "| paper | BinaryConnect (stoch.) | 1.18")[3:] == (
         ["1.18", "0.02", "3", "1.13 to 1.23", "+0.00 ± 0.05", "**reproduced**", "7, 11, 12"]
+    )
+    assert cells(page, "| MNIST | `./reproduce mnist --method none")[2:] == (
+        ["4", "2.0 hours (median of these runs, 1 or 2 threads)"]
     )
     assert cells(page, "| MNIST | `./reproduce mnist --method stochastic")[2:] == (
         ["1, 2, 3", "2.0 hours (median of these runs, 1 or 2 threads)"]
