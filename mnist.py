@@ -89,7 +89,9 @@ ROWS = [
     PAPER,
     replace(PAPER, method="deterministic"),
     replace(PAPER, method="none", LR_fin=0.003),
-    replace(PAPER, method="dropout", LR_start=1.0, LR_fin=0.003, dropout_hidden=0.5),
+    replace(
+        PAPER, method="dropout", LR_start=1.0, LR_fin=0.003, dropout_in=0.2, dropout_hidden=0.5
+    ),
     RELEASE,
     replace(RELEASE, method="deterministic"),
     replace(RELEASE, method="none"),
