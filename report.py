@@ -585,7 +585,7 @@ def _tuning(tuned):
     header = ["data set", "protocol", "method", "tried", "setting", "validation error"]
     text = (
         "By `./reproduce python tune.py mnist` and `... cifar10`, for what the papers do not "
-        "record; lowest error first."
+        "record, and whole runs of a choice given up since; lowest error first."
     )
     return f"{text}\n\n{_table(header, lines)}" if lines else ""
 
