@@ -19,7 +19,8 @@ RUN if [ -n "$SNAPSHOT" ]; then \
 
 # The environment. A network whose HTTPS needs a certificate of its own gives it as a secret:
 # --secret id=ca,src=/etc/ssl/certs/ca-certificates.crt
-COPY reproduce requirements.lock original_stack.py /binaryconnect/
+COPY reproduce requirements.lock /binaryconnect/
+COPY original_stack /binaryconnect/original_stack
 RUN --mount=type=secret,id=ca \
     if [ -e /run/secrets/ca ]; then export PIP_CERT=/run/secrets/ca; fi; \
     PIP_NO_CACHE_DIR=1 /binaryconnect/reproduce python -c pass

@@ -6,9 +6,8 @@ stands or in how the statistics of test time come about.
 
 from collections import OrderedDict
 
-import original_stack  # noqa: F401  (before Theano and Lasagne)
+import original_stack
 
-# isort: split
 import lasagne
 import numpy as np
 import theano.tensor as T

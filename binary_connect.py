@@ -10,9 +10,8 @@ from collections import OrderedDict
 from functools import reduce
 from operator import add
 
-import original_stack  # noqa: F401  (before Theano and Lasagne)
+import original_stack
 
-# isort: split
 import lasagne
 import numpy as np
 import theano

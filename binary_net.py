@@ -5,9 +5,8 @@ Names, parameters and their order are those of the released module of 2016: a sc
 runs on this one. Weights are binarized as in `binary_connect`, whose names are here too.
 """
 
-import original_stack  # noqa: F401  (before Theano and Lasagne)
+import original_stack
 
-# isort: split
 import lasagne
 import numpy as np
 import theano

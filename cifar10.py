@@ -5,15 +5,15 @@ activations (Binarized Neural Networks, section 2.2)."""
 import sys
 from dataclasses import dataclass, field, replace
 
-import training
+import original_stack
 
-# isort: split
 from lasagne.layers import InputLayer, MaxPool2DLayer
 from lasagne.nonlinearities import identity, rectify
 
 import batch_norm
 import binary_connect
 import binary_net
+from reproduction.training import loop as training
 
 
 @dataclass(frozen=True)

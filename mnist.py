@@ -5,9 +5,8 @@ Binarized Neural Networks (section 2.1: protocols bnn-theano and bnn-torch7)."""
 import sys
 from dataclasses import dataclass, replace
 
-import training
+import original_stack
 
-# isort: split
 import lasagne
 import numpy as np
 import theano.tensor as T
@@ -17,6 +16,7 @@ from lasagne.nonlinearities import identity, rectify
 import batch_norm
 import binary_connect
 import binary_net
+from reproduction.training import loop as training
 
 
 @dataclass(frozen=True)

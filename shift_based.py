@@ -5,9 +5,8 @@ of two take the place of multipliers.
 
 from collections import OrderedDict
 
-import original_stack  # noqa: F401  (before Theano and Lasagne)
+import original_stack
 
-# isort: split
 import lasagne
 import numpy as np
 import theano

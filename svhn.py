@@ -5,7 +5,7 @@ import sys
 from dataclasses import dataclass, field, replace
 
 import cifar10
-import training
+from reproduction.training import loop as training
 
 
 @dataclass(frozen=True)

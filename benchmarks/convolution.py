@@ -11,10 +11,10 @@ import statistics
 import sys
 from pathlib import Path
 
-from blocks import Rival, alternate, machine, ratio, serve
-
 import original_stack
-from command_line import Parser, run
+from original_stack.command_line import Parser, run
+
+from rivals import Rival, alternate, machine, ratio, serve
 
 BATCH = 50
 LAYERS = [  # channels, filters, height and width

@@ -11,8 +11,8 @@ os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 import larq_compute_engine
 import numpy as np
 import tensorflow as tf
-from blocks import serve
 from larq_compute_engine.tflite.python.interpreter import Interpreter
+from rivals import serve
 
 
 def main():

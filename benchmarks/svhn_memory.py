@@ -18,9 +18,9 @@ import numpy as np
 import scipy.io
 
 import cifar10
-import datasets
 import svhn
-import training
+from reproduction import datasets
+from reproduction.training import loop as training
 
 SIZES = {"train": 73_257, "test": 26_032, "extra": 531_131}
 STEPS, BLOCKS = 4, 12  # steps of a block, blocks from either source, alternating

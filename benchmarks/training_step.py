@@ -18,10 +18,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from blocks import ROOT, Rival, alternate, machine, ratio, serve, update_readme
-
 import original_stack
-from command_line import Parser, run
+from original_stack.command_line import Parser, run
+
+from rivals import ROOT, Rival, alternate, machine, ratio, serve, update_readme
 
 STEPS = ("mnist-adam", "mnist-published", "cifar10", "svhn", "mnist-bnn", "cifar10-bnn")
 ROUNDS = 20
@@ -53,7 +53,7 @@ def training_step(name):
     import cifar10
     import mnist
     import svhn
-    import training
+    from reproduction.training import loop as training
 
     script, h = {
         "mnist-adam": (

@@ -19,10 +19,10 @@ import tempfile
 import types
 from pathlib import Path
 
-from blocks import ROOT, Rival, alternate, machine, ratio, serve, update_readme
-
 import original_stack
-from command_line import Parser, run
+from original_stack.command_line import Parser, run
+
+from rivals import ROOT, Rival, alternate, machine, ratio, serve, update_readme
 
 SIZES = (1024, 2048, 4096, 8192)
 UNITS, IMAGES = 4096, 10_000
@@ -113,8 +113,8 @@ def export_network(units, path):
     """Writes the packed network; returns sizes of its weights."""
     import numpy as np
 
-    import datasets
-    import export
+    from reproduction import datasets
+    from reproduction.deploy import export
 
     part = datasets.Subset(np.float32(pixels_of(CHECKED)) * 2 - 255, np.zeros(CHECKED, int))
     dataset = datasets.Dataset("mnist", part, part, part, files=(), preprocessing="")
@@ -134,8 +134,8 @@ def network(rival, units, images, path):
     import theano
     import theano.tensor as T
 
-    import deployed
-    import export
+    from reproduction.deploy import export
+    from reproduction.deploy import network as deployed
 
     pixels = pixels_of(images)
     if rival == "xnor":

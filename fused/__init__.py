@@ -4,13 +4,24 @@ Every op has a twin in plain Theano that says what it computes; BINARYCONNECT_FU
 twins. xnor.py, which packed networks run on, is apart: it has kernels for several processors.
 """
 
-import original_stack  # noqa: F401  (before Theano)
+import original_stack
 
-# isort: split
-from . import pooling, product, update  # noqa: F401  (register their graph rewrites)
+# Their import registers graph rewrites.
+from . import pooling, product, update
 from .binarization import PhiloxStream, binarize
 from .c_op import enabled
 from .convolution import conv3x3
 from .normalization import batch_norm, moments, supports
 
-__all__ = ["PhiloxStream", "batch_norm", "binarize", "conv3x3", "enabled", "moments", "supports"]
+__all__ = [
+    "PhiloxStream",
+    "batch_norm",
+    "binarize",
+    "conv3x3",
+    "enabled",
+    "moments",
+    "pooling",
+    "product",
+    "supports",
+    "update",
+]

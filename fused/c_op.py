@@ -1,4 +1,4 @@
-"""What the ops of this folder share: C code in a file beside them, vectorized and threaded."""
+"""What the ops of this folder share: C code in a file of kernels/, vectorized and threaded."""
 
 import hashlib
 import os
@@ -17,12 +17,12 @@ class COp(theano.gof.COp):
     Parameters
     ----------
     file, function : str
-        A file beside the class, and the function in it that computes the outputs; None where the
+        A file of kernels/, and the function in it that computes the outputs; None where the
         class writes its own code.
     """
 
     def __init__(self, file=None, function=None):
-        super().__init__(["runtime.c"] + ([file] if file else []), function)
+        super().__init__([f"kernels/{name}" for name in ("runtime.c", file) if name], function)
 
     def c_compile_args(self):
         # No contraction of a * b + c into one rounding: results do not depend on the processor.

@@ -20,7 +20,7 @@ from .product import available
 
 
 def _source(*files):
-    return "".join((Path(__file__).parent / file).read_text() for file in files)
+    return "".join((Path(__file__).parent / "kernels" / file).read_text() for file in files)
 
 
 def conv3x3(input, filters):

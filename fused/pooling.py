@@ -15,7 +15,7 @@ from theano.tensor.signal.pool import MaxPoolGrad, Pool
 
 from .c_op import enabled
 
-_SOURCE = (Path(__file__).parent / "pooling.cpp").read_text()
+_SOURCE = (Path(__file__).parent / "kernels" / "pooling.cpp").read_text()
 
 
 class _PoolingOp(theano.Op):

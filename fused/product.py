@@ -6,10 +6,10 @@ where `Wb` comes from :func:`fused.binarize`. Twin: those products. Sums are tak
 order than BLAS takes them, so they differ by rounding; sums of integers below 2^24 are the same.
 """
 
+import original_stack
+
 import theano
 import theano.tensor as T
-
-import original_stack
 
 from .binarization import binarized
 from .c_op import COp, enabled

@@ -1,15 +1,13 @@
 """What all tests share: the original stack, before anything imports Theano."""
 
 import os
-import sys
 from pathlib import Path
+
+import original_stack
 
 import formats
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-import original_stack  # noqa: E402
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -23,7 +21,7 @@ def golden():
 @pytest.fixture
 def no_other_data(tmp_path, monkeypatch):
     """A cache of the test's own, no data of the user's, no network."""
-    import data_files
+    from reproduction.datasets import files as data_files
 
     monkeypatch.setenv("BINARYCONNECT_CACHE", str(tmp_path / "cache"))
     for variable in ("BINARYCONNECT_DATA", "FUEL_DATA_PATH", "PYLEARN2_DATA_PATH"):
@@ -46,30 +44,3 @@ def svhn_copy(svhn, tmp_path):
     for path in svhn[0].glob("*.mat"):
         os.link(path, tmp_path / path.name)
     return tmp_path
-
-
-def refusal(load, *arguments, **options):
-    """The message of the UserError that `load` raises: one line."""
-    with pytest.raises(original_stack.UserError) as raised:
-        load(*arguments, **options)
-    message = str(raised.value)
-    assert "\n" not in message
-    return message
-
-
-def same(one, other):
-    """Whether two data sets have the same images and labels."""
-    return all(
-        np.array_equal(getattr(one, part).X, getattr(other, part).X)
-        and np.array_equal(getattr(one, part).y, getattr(other, part).y)
-        for part in ("train", "valid", "test")
-    )
-
-
-def assert_near(actual, expected, tolerance=1e-5):
-    """`actual` equals `expected` up to `tolerance` times the largest expected value."""
-    actual, expected = np.asarray(actual), np.asarray(expected)
-    assert actual.shape == expected.shape
-    np.testing.assert_allclose(
-        actual, expected, rtol=0, atol=tolerance * abs(expected).max(initial=0)
-    )

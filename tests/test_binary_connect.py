@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import theano
 import theano.tensor as T
-from conftest import assert_near
+from checks import assert_near
 from lasagne.layers import InputLayer, get_all_params, get_output
 from theano.sandbox.rng_mrg import MRG_RandomStreams
 

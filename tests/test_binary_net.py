@@ -3,6 +3,8 @@ import os
 import subprocess
 import sys
 
+import original_stack
+
 import lasagne
 import numpy as np
 import pytest
@@ -11,7 +13,6 @@ import theano.tensor as T
 
 import binary_connect
 import binary_net
-import original_stack
 
 
 @pytest.fixture(params=["1", "0"], ids=["fused", "plain"])
@@ -114,7 +115,10 @@ def test_script_of_2016_runs_unchanged_and_without_a_warning(tmp_path):
     script = original_stack.ROOT / "tests" / "script_of_2016.py"
     done = subprocess.run(
         [sys.executable, script],
-        env={**os.environ, "PYTHONPATH": str(original_stack.ROOT)},
+        env={
+            **os.environ,
+            "PYTHONPATH": f"{original_stack.ROOT}:{original_stack.ROOT}/original_stack/site",
+        },
         cwd=tmp_path,
         capture_output=True,
         text=True,

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import theano
 import theano.tensor as T
-from conftest import assert_near
+from checks import assert_near
 from lasagne.layers import InputLayer, MaxPool2DLayer, get_all_layers, get_all_params, get_output
 from lasagne.nonlinearities import identity, rectify
 
 import batch_norm
 import binary_connect
 import binary_net
-import training
+from reproduction.training import loop as training
 
 
 @pytest.fixture(params=["1", "0"], ids=["fused", "plain"], autouse=True)

@@ -3,10 +3,10 @@
 import re
 import subprocess
 
+from original_stack import ROOT, locked_versions
+
 import pytest
 import yaml
-
-from original_stack import ROOT, locked_versions
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 ENVIRONMENT = yaml.safe_load((ROOT / "environment.yml").read_text())

@@ -3,9 +3,9 @@ import shutil
 import subprocess
 import sys
 
-import pytest
-
 from original_stack import ROOT
+
+import pytest
 
 TOOLS = ("sh", "dirname", "sha256sum", "cut", "flock", "mkdir", "rm", "awk", "touch", "cat")
 
@@ -23,8 +23,9 @@ def machine(tmp_path):
     binaries.mkdir()
     for tool in TOOLS:
         (binaries / tool).symlink_to(shutil.which(tool))
-    for name in ("reproduce", "requirements.lock", "original_stack.py"):
+    for name in ("reproduce", "requirements.lock"):
         shutil.copy(ROOT / name, tmp_path)
+    shutil.copytree(ROOT / "original_stack", tmp_path / "original_stack")
     return tmp_path
 
 

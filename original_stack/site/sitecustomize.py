@@ -1,0 +1,3 @@
+"""Lets scripts that `./reproduce python` runs import Theano first, as those of 2015 do."""
+
+import original_stack

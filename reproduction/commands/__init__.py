@@ -1,0 +1,1 @@
+"""What else one may ask of `reproduce`: one file a command."""

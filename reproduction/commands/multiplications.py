@@ -1,0 +1,173 @@
+"""How many multiplications have a binary operand, and so become additions: the claim of
+BinaryConnect's section 2 (about two thirds in training; at test time, with deterministic weights,
+all), counted in the Theano graph of each network.
+"""
+
+import os
+import sys
+from collections import Counter
+from dataclasses import replace
+from unittest import mock
+
+import original_stack
+from original_stack.command_line import Parser, run
+
+import lasagne
+import numpy as np
+import theano
+import theano.tensor as T
+from theano.tensor.nnet.abstract_conv import (
+    AbstractConv2d,
+    AbstractConv2d_gradInputs,
+    AbstractConv2d_gradWeights,
+)
+
+import binary_connect
+import cifar10
+import mnist
+import svhn
+
+# Stochastic rows have the same products.
+NETWORKS = {
+    "mnist": (replace(mnist.PAPER, method="deterministic"), mnist.build_network),
+    "cifar10": (replace(cifar10.PAPER, method="deterministic"), cifar10.build_network),
+    "svhn": (replace(svhn.PAPER, method="deterministic"), cifar10.build_network),
+}
+PRODUCTS = (T.Dot, AbstractConv2d, AbstractConv2d_gradInputs, AbstractConv2d_gradWeights)
+MOVES = (T.DimShuffle, T.Reshape, T.Subtensor)  # of values, which stay what they are
+
+
+def count(h, build_network):
+    """Multiplications of one image's training step and of its test.
+
+    Those of matrix products and convolutions as they are defined (Theano's own ops; those of
+    `fused` get along with fewer): a convolution multiplies each filter with every position, the
+    zero border included. Element-wise ones are counted at test time only: those of batch
+    normalization, on each activation.
+
+    Parameters
+    ----------
+    h : Hyperparameters
+    build_network : callable
+        build_network(h) returns the output layer.
+
+    Returns
+    -------
+    Counter
+        {(part, whether an operand is binary): number} of the parts "forward", "backward" (the
+        gradients that layers pass on to those below), "weight gradient", "test" and "test,
+        element-wise".
+    """
+    with mock.patch.dict(os.environ, BINARYCONNECT_FUSED="0"):
+        network = build_network(h)
+        layers = lasagne.layers.get_all_layers(network)
+        output = lasagne.layers.get_output(network)
+        loss = T.sqr(T.maximum(0.0, 1.0 - T.matrix() * output)).mean()
+        if h.binary:
+            grads = binary_connect.compute_grads(loss, network)
+        else:
+            weights = [layer.W for layer in layers if hasattr(layer, "W")]
+            grads = theano.grad(loss, weights)
+        at_test = {"deterministic": True, "test_weights": "binary" if h.binary else "real"}
+        tested = lasagne.layers.get_output(network, **at_test)
+        scalings = {layer: _scalings(layer) for layer in layers if hasattr(layer, "gamma")}
+
+    sizes = {layer.W: _size(layer) for layer in layers if hasattr(layer, "W")}
+    counted = Counter()
+    output, *grads = _merged([output, *grads])
+    forward = _products([output])
+    last = [_products([grad])[-1] for grad in grads]  # of the products that make the gradient of W
+    for W, node in zip(sizes, last, strict=True):
+        counted["weight gradient", _operand(node, sizes)[1]] += sizes[W]
+    for node in _products([output, *grads]):
+        if node not in last:
+            W, binary = _operand(node, sizes)
+            counted["forward" if node in forward else "backward", binary] += sizes[W]
+    for node in _products([tested]):
+        W, binary = _operand(node, sizes)
+        counted["test", binary] += sizes[W]
+    for layer, number in scalings.items():
+        counted["test, element-wise", False] += number * int(np.prod(layer.output_shape[1:]))
+    return counted
+
+
+def _size(layer):
+    """Multiplications of a layer: each weight, at each position of a convolution."""
+    positions = layer.get_output_shape_for(layer.input_shape)[2:]
+    return layer.W.get_value().size * int(np.prod(positions))
+
+
+def _merged(outputs):
+    """The same variables in a graph where nothing is computed twice."""
+    roots = theano.gof.graph.inputs(outputs)
+    inputs = [root for root in roots if not isinstance(root, theano.Constant)]
+    _, outputs = theano.gof.graph.clone(inputs, outputs, copy_inputs=False, copy_orphans=True)
+    graph = theano.gof.FunctionGraph(inputs, outputs, clone=False)
+    theano.gof.opt.MergeOptimizer().optimize(graph)
+    return graph.outputs
+
+
+def _products(outputs):
+    """The matrix products and convolutions that variables are made of, in the order of their
+    computation."""
+    nodes = theano.gof.graph.io_toposort([], outputs)
+    return [node for node in nodes if isinstance(node.op, PRODUCTS)]
+
+
+def _operand(node, weights):
+    """Which of the weights a product has as an operand, and whether binarized; (None, False) if
+    none."""
+    for variable in node.inputs:
+        while variable.owner and isinstance(variable.owner.op, MOVES):
+            variable = variable.owner.inputs[0]
+        W = getattr(variable.tag, "latent", variable)
+        if W in weights:
+            return W, W is not variable
+    return None, False
+
+
+def _scalings(layer):
+    """How often a batch normalization multiplies or divides each of its inputs at test time."""
+    layer.nonlinearity = lasagne.nonlinearities.identity  # Theano's ReLU halves a sum: not counted
+    x = T.TensorType("float32", [False] * len(layer.input_shape))()
+    of_image, number = {x}, 0
+    for node in theano.gof.graph.io_toposort([], [layer.get_output_for(x, deterministic=True)]):
+        if of_image.isdisjoint(node.inputs):
+            continue
+        of_image.update(node.outputs)
+        scalar = getattr(node.op, "scalar_op", None)
+        number += isinstance(scalar, (theano.scalar.Mul, theano.scalar.TrueDiv))
+    return number
+
+
+def shares(counted):
+    """Shares, in percent, of the multiplications with a binary operand: of a training step, and of
+    products and convolutions at test time."""
+
+    def share(parts):
+        binary = sum(counted[part, True] for part in parts)
+        return 100 * binary / (binary + sum(counted[part, False] for part in parts))
+
+    return share(("forward", "backward", "weight gradient")), share(("test",))
+
+
+def show(options):
+    """The command: prints a table for each network."""
+    for name, (h, build_network) in NETWORKS.items():
+        counted = count(h, build_network)
+        training, test = shares(counted)
+        print(f"{name}: multiplications for one image")
+        print(f"  {'':22}{'binary operand':>16}{'other':>16}")
+        for part in ("forward", "backward", "weight gradient", "test", "test, element-wise"):
+            print(f"  {part:22}{counted[part, True]:16,}{counted[part, False]:16,}")
+        print(f"  removed in training: {training:.1f}% (the paper: about two thirds)")
+        print(f"  removed at test time, deterministic weights: {test:.1f}% (the paper: all)\n")
+    print("Element-wise: batch normalization's scaling of activations, beside the paper's count.")
+
+
+def main(argv=None):
+    return run(Parser(prog="multiplications", description=__doc__), show, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

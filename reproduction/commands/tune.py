@@ -1,0 +1,83 @@
+"""Short runs for the choices that the papers do not record: of MNIST's table (protocol paper) the
+learning rates of deterministic BinaryConnect and of dropout, and whether dropout drops inputs too;
+of CIFAR-10's Table 1 the learning rates, on a reduced setting.
+
+Records go to results/tuning/; the choices, by validation error, are DEVIATIONS.md, 6 and 14."""
+
+import dataclasses
+import itertools
+import sys
+
+import original_stack
+from original_stack import UserError, command_line
+
+import cifar10
+import mnist
+from reproduction import datasets
+from reproduction.training import loop as training
+
+RATES = {  # of Table 1, wider apart for the optimizers that do not divide by the gradient's size
+    "adam-on": (0.001, 0.003, 0.01),
+    "adam-off": (0.003, 0.01, 0.03, 0.1, 0.3),
+    "nesterov-on": (0.01, 0.1, 1.0),
+    "nesterov-off": (0.1, 1.0, 10.0),
+    "sgd-on": (0.1, 1.0, 10.0),
+    "sgd-off": (1.0, 10.0, 100.0),
+}
+GRIDS = {  # {data set: [(protocol, method, {field: values to try})]}
+    "mnist": [
+        ("paper", "deterministic", {"LR_start": (0.1, 0.3, 1.0), "LR_fin": (0.003, 0.01)}),
+        ("paper", "dropout", {"LR_start": (0.1, 0.3, 1.0), "dropout_in": (0.0, 0.2)}),
+        ("paper", "dropout", {"epochs": (100,), "dropout_in": (0.0, 0.2)}),
+    ],
+    "cifar10": [
+        (f"table1-{row}", "deterministic", {"LR_start": rates}) for row, rates in RATES.items()
+    ],
+}
+SETTINGS = {  # where a grid says nothing else
+    "mnist": {"epochs": 10},
+    "cifar10": {"epochs": 10, "evaluate_every": 5, "width": 0.25, "train_size": 5000},
+}
+
+
+def tune(options):
+    """The command: trains what is not trained yet and prints the validation errors."""
+    script = {"mnist": mnist, "cifar10": cifar10}[options.dataset]
+    setting = SETTINGS[options.dataset]
+    dataset = datasets.load(
+        options.dataset,
+        options.data,
+        options.allow_unofficial_data,
+        train_size=setting.get("train_size"),
+    )
+    lines = []
+    for protocol, method, grid in GRIDS[options.dataset]:
+        row = next(h for h in script.ROWS if (h.protocol, h.method) == (protocol, method))
+        for values in itertools.product(*grid.values()):
+            choice = dict(zip(grid, values, strict=True))
+            name = "-".join(f"{key}={value:g}" for key, value in choice.items())
+            if protocol.startswith("table1"):  # decays as in the rows of Table 2
+                choice["LR_fin"] = (
+                    choice["LR_start"] * cifar10.PAPER.LR_fin / cifar10.PAPER.LR_start
+                )
+            h = dataclasses.replace(row, **{**setting, **choice})
+            folder = original_stack.RESULTS / "tuning" / name
+            try:
+                run = training.run(dataset, h, script.build_network, seed=1234, results=folder)
+                found = f"validation error {run['valid_error']:.2f}%"
+            except UserError as error:  # such as a loss that is not finite
+                found = str(error)
+            lines.append(f"{protocol:20}{method:14}{name:30}{found}")
+    print("\n".join(lines))
+
+
+def main(argv=None):
+    parser = command_line.Parser(prog="tune", description=__doc__)
+    parser.add_argument("dataset", choices=GRIDS)
+    parser.add_argument("--data", metavar="DIR", help="where the data files are or are to go")
+    parser.add_argument("--allow-unofficial-data", action="store_true")
+    return command_line.run(parser, tune, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,173 @@
+"""A trained network with binary weights and activations in one file, run by exclusive or and
+population count (Binarized Neural Networks, section 1.5): its outputs are those of the Theano
+network, bit for bit.
+
+The file, version 1, is an .npz archive without pickles, as deployed.py's:
+
+- `manifest`: JSON text with `format` "bnn", `version` 1, `image` ([channels, rows, columns]),
+  `layers`, and what the network was: `dataset`, `protocol`, `method`, `seed`, `test_error` (in
+  percent). A layer has `kind` ("dense" or "convolution": 3x3, true, zero border of one pixel),
+  `shape` of its weights ([inputs, units] or [filters, channels, 3, 3]) and `pool` (2x2 maximum of
+  its sums). The first takes 2 pixel - 255 of pixels from 0 to 255, the others +1 and -1.
+- `weights0`, `weights1`, ...: uint64, a bit each, 1 for +1 and 0 for -1, in the order of the
+  weights in C; bit i in word i // 64, the rest of the last word is 0.
+- `threshold0`, ...: int32, and `negative0`, ...: uint64, of each unit of all layers but the last,
+  into which bias, batch normalization and sign are folded: a unit is +1 where its sum is at least
+  the threshold, or less where its bit of `negative` is 1 (bits as those of weights).
+- `bias`, `mean`, `gamma`, `inv_std`, `beta`: float32, of each unit of the last layer, which gives
+  (sum + bias - mean) * gamma * inv_std + beta, from left to right, each rounded to float32.
+"""
+
+import math
+
+import original_stack
+from original_stack import UserError
+
+import numpy as np
+import theano
+import theano.tensor as T
+
+from fused import xnor
+from reproduction.deploy import network as deployed
+
+VERSION = 1
+LAST = ("bias", "mean", "gamma", "inv_std", "beta")
+
+
+class Network(deployed.Network):
+    """A network from its file's manifest and arrays; see the page's head.
+
+    Its kernels are chosen when it runs: see fused/xnor.py.
+    """
+
+    BATCH = 50  # images whose sums fit into the processor's caches
+
+    def __init__(self, manifest, arrays):
+        self.manifest = manifest
+        self.arrays = arrays
+        images = T.TensorType("uint8", (False,) * 4)("images")
+        self._sums = theano.function([images], self._graph(images))
+
+    def outputs(self, images, batch=BATCH):
+        """Outputs of the network.
+
+        Parameters
+        ----------
+        images : array of shape (n, *image)
+            Raw pixels, 0 to 255.
+
+        Returns
+        -------
+        float32 array of shape (n, 10)
+
+        Raises
+        ------
+        UserError
+            If BINARYCONNECT_XNOR names a kernel that the processor does not have.
+        """
+        images = np.asarray(images)
+        if images.dtype != np.uint8:
+            images = np.rint(images).astype(np.uint8)
+        try:
+            sums = [self._sums(images[i : i + batch]) for i in range(0, len(images), batch)]
+        except ValueError as error:
+            raise UserError(str(error).splitlines()[0]) from None
+        return normalized(np.concatenate(sums), self.arrays)
+
+    def _graph(self, x):
+        """The sums of the last layer, int32 (batch, units), for pixels `x`."""
+        layers = self.manifest["layers"]
+        _, rows, columns = self.manifest["image"]
+        area = 1  # pixels of a row of `x`: a dense layer's inputs are (channels, area), bits are
+        for i, layer in enumerate(layers):  # (area, channels), each pixel's in words of its own
+            W = unpack(self.arrays[f"weights{i}"], layer["shape"])
+            if layer["kind"] == "convolution":
+                filters, channels = W.shape[:2]
+                W = W.transpose(0, 2, 3, 1).reshape(filters, 9, channels)
+                if i == 0:
+                    convolve, W = xnor.convolve_pixels, W.reshape(filters, 1, 9 * channels)
+                else:
+                    convolve = xnor.convolve
+                sums = convolve(x, _panels(W), channels, filters)
+                if layer["pool"]:
+                    rows, columns = rows // 2, columns // 2
+                area = rows * columns
+            else:
+                inputs, units = W.shape
+                x = xnor.planes(x.flatten(2)) if i == 0 else x.flatten(2)
+                W = W.T.reshape(units, inputs // area, area).transpose(0, 2, 1)
+                sums = xnor.dot(x, _panels(W), inputs, units)
+                area = 1
+            if i < len(layers) - 1:
+                negative = self.arrays[f"negative{i}"]
+                x = xnor.threshold(sums, self.arrays[f"threshold{i}"], negative)
+                if layer["pool"]:
+                    x = xnor.pool(x, negative)
+        return sums
+
+
+def _panels(W):
+    """Weights (units, areas, inputs of each), booleans, for the products."""
+    return xnor.panels(xnor.pack_bits(W).reshape(len(W), -1))
+
+
+def pack(weights):
+    """Weights of +-1, of any shape, as the file has them."""
+    return xnor.pack_bits(np.ravel(weights) > 0)
+
+
+def unpack(words, shape):
+    """Booleans of that shape, of weights as the file has them."""
+    return xnor.unpack_bits(words, math.prod(shape)).reshape(shape)
+
+
+def normalized(sums, arrays):
+    """Outputs of the last layer, float32, of its sums."""
+    bias, mean, gamma, inv_std, beta = (arrays[name] for name in LAST)
+    return (sums.astype(np.float32) + bias - mean) * gamma * inv_std + beta
+
+
+def check(manifest, arrays):
+    """ValueError, KeyError or TypeError unless the arrays are what the manifest says, and fit."""
+
+    def need(truth):
+        if not truth:
+            raise ValueError
+
+    def has(name, n, dtype):
+        need(arrays[name].shape == (n,) and arrays[name].dtype == dtype)
+        expected.discard(name)
+
+    def has_bits(name, n):
+        has(name, xnor.words(n), np.uint64)
+        need(n % 64 == 0 or arrays[name][-1] >> np.uint64(n % 64) == 0)
+
+    expected = set(arrays)
+    shape = manifest["image"]
+    need(shape in ([1, 28, 28], [3, 32, 32]))
+    layers = manifest["layers"]
+    need(1 <= len(layers) <= 100)
+    for i, layer in enumerate(layers):
+        dense = layer["kind"] == "dense"
+        need(dense or (layer["kind"] == "convolution" and len(shape) == 3))
+        units = layer["shape"][1 if dense else 0]
+        need(type(units) is int and 1 <= units <= 2**20)
+        wanted = [math.prod(shape), units] if dense else [units, shape[0], 3, 3]
+        need(layer["shape"] == wanted and all(type(n) is int for n in layer["shape"]))
+        # The products count inputs up to 255 in 32 bits.
+        need(4 * math.prod(wanted) <= deployed.LARGEST and math.prod(wanted) // units < 2**22)
+        has_bits(f"weights{i}", math.prod(wanted))
+        need(type(layer["pool"]) is bool and not (dense and layer["pool"]))
+        if i < len(layers) - 1:
+            has(f"threshold{i}", units, np.int32)
+            has_bits(f"negative{i}", units)
+        shape = [units] if dense else [units, *shape[1:]]
+        need(math.prod(shape) <= 2**20)
+        if layer["pool"]:
+            need(min(shape[1:]) >= 2)
+            shape = [units, shape[1] // 2, shape[2] // 2]
+    need(len(shape) == 1)
+    for name in LAST:
+        has(name, shape[0], np.float32)
+        need(np.isfinite(arrays[name]).all())
+    need(not expected)

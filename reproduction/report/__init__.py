@@ -1,0 +1,1 @@
+"""results/ as a page and figures, beside the published numbers."""

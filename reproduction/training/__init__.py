@@ -1,0 +1,1 @@
+"""A row of a published table, trained: a folder of results."""

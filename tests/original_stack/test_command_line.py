@@ -1,0 +1,110 @@
+"""How every command ends: exit statuses, and what it prints then."""
+
+import os
+import signal
+import subprocess
+import sys
+
+from original_stack import ROOT, UserError
+from original_stack.command_line import Parser, Stopped, run
+
+import pytest
+
+
+def end(capsys, error=None, argv=()):
+    """(status, stdout, stderr) of a command that prints a line, then raises `error`."""
+
+    def command(options):
+        print("output")
+        if error:
+            raise error
+
+    try:
+        status = run(Parser(prog="program"), command, argv)
+    except SystemExit as stop:
+        status = stop.code
+    return status, *capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (None, (0, "output\n", "")),
+        (UserError("mend it"), (2, "output\n", "program: mend it\n")),
+        (Stopped("saved", signal.SIGTERM), (143, "output\n", "program: saved\n")),
+        (KeyboardInterrupt(), (130, "output\n", "program: interrupted\n")),
+    ],
+)
+def test_ends(capsys, error, expected):
+    assert end(capsys, error) == expected
+
+
+def test_full_disk_under_the_compiler(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("BINARYCONNECT_CACHE", str(tmp_path))
+    reason = "No space left on device"
+    message = (
+        f"program: cannot compile into {tmp_path}/theano: the disk is full, there or where "
+        "temporary files go; free some space, or name other directories: BINARYCONNECT_CACHE=DIR "
+        "TMPDIR=DIR\n"
+    )
+    for error in (Exception("compiling the node", f"ld failed: {reason}"), OSError(28, reason)):
+        compiler = {"__name__": "theano.gof.cmodule", "error": error}
+        exec("def compile(options): raise error", compiler)
+        assert run(Parser(prog="program"), compiler["compile"], []) == 2
+        assert capsys.readouterr() == ("", message)
+
+
+def test_errors_of_the_program_are_not_hidden(capsys):
+    with pytest.raises(ZeroDivisionError):
+        end(capsys, ZeroDivisionError())
+
+
+def test_wrong_option(capsys):
+    assert end(capsys, argv=["--x"]) == (
+        (2, "", "program: unrecognized arguments: --x; --help lists the options\n")
+    )
+
+
+LINES = """
+import sys
+from original_stack.command_line import Parser, run
+sys.exit(run(Parser(), lambda options: print("line\\n" * int(sys.argv.pop())), []))
+"""
+
+
+@pytest.mark.parametrize("lines", [1, 100000])  # that fail when flushed, and when printed
+def test_reader_of_the_output_is_gone(lines):
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-c", LINES, str(lines)],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        cwd=ROOT,
+        text=True,
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("lines", [1, 100000])
+def test_the_disk_of_the_output_is_full(lines, unbuffered):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", LINES, str(lines)],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            cwd=ROOT,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+            text=True,
+        )
+    message = "-c: cannot write the output: the disk is full; free some space\n"
+    assert (done.returncode, done.stderr) == (2, message)
+
+
+@pytest.mark.parametrize("command", ["provenance", "multiplications"])
+def test_commands_share_it(command):
+    done = subprocess.run([ROOT / "reproduce", command, "--x"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == f"{command}: unrecognized arguments: --x; --help lists the options\n"

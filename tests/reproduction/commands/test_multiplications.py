@@ -1,0 +1,57 @@
+import dataclasses
+
+import pytest
+
+import mnist
+from reproduction.commands import multiplications
+
+LAST = 1024 * 10
+
+
+def convolutional(f):
+    """(of the first layer, of the others) for f filters in the first layer: 32x32 positions, then
+    16x16, then 8x8; 4x4 positions remain for the dense layers."""
+    first = 3 * f * 9 * 32 * 32
+    convolutions = f * f * 9 * 1024 + (f * 2 * f + 4 * f * f) * 9 * 256
+    convolutions += (2 * f * 4 * f + 16 * f * f) * 9 * 64
+    return first, convolutions + 4 * f * 16 * 1024 + 1024 * 1024 + LAST
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "others", "activations"),
+    [
+        ("mnist", 784 * 1024, 2 * 1024 * 1024 + LAST, 3 * 1024 + 10),
+        (
+            "cifar10",
+            *convolutional(128),
+            128 * (1024 + 256) + 256 * (256 + 64) + 512 * (64 + 16) + 2 * 1024 + 10,
+        ),
+        (
+            "svhn",
+            *convolutional(64),
+            64 * (1024 + 256) + 128 * (256 + 64) + 256 * (64 + 16) + 2 * 1024 + 10,
+        ),
+    ],
+)
+def test_counts_of_the_networks(name, first, others, activations):
+    counted = multiplications.count(*multiplications.NETWORKS[name])
+    assert counted == {
+        ("forward", True): first + others,
+        ("backward", True): others,
+        ("weight gradient", False): first + others,
+        ("test", True): first + others,
+        ("test, element-wise", False): activations,
+    }
+    removed = 100 * (first + 2 * others) / (2 * first + 3 * others)
+    training, test = multiplications.shares(counted)
+    assert (training, test) == (pytest.approx(removed), 100)
+
+
+@pytest.mark.parametrize("method", ["none", "deterministic"])
+def test_counts_of_other_methods(method):
+    h = dataclasses.replace(mnist.PAPER, method=method, num_units=5)
+    counted = multiplications.count(h, mnist.build_network)
+    binary = method == "deterministic"
+    assert counted["forward", binary] == counted["test", binary] == 784 * 5 + 2 * 25 + 50
+    assert counted["backward", binary] == 2 * 25 + 50
+    assert counted["weight gradient", False] == 784 * 5 + 2 * 25 + 50

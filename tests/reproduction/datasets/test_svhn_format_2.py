@@ -1,0 +1,149 @@
+"""SVHN's .mat files: converted as Fuel does, in one go or in two."""
+
+import functools
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import fuel
+import fuel.datasets
+import numpy as np
+import pytest
+import scipy.io
+from checks import refusal
+
+from reproduction import datasets
+from reproduction.datasets import svhn_format_2
+
+ROOT = Path(__file__).resolve().parents[3]
+pytestmark = pytest.mark.usefixtures("no_other_data")
+error = functools.partial(refusal, datasets.load)
+
+
+def test_fuel_reads_the_converted_svhn(svhn, monkeypatch):
+    folder, sets = svhn
+    datasets.load("svhn", folder, allow_unofficial=True)
+    monkeypatch.setitem(fuel.config.config["data_path"], "value", [str(folder / "binaryconnect")])
+    for name, (images, labels) in sets.items():
+        found = fuel.datasets.SVHN(2, (name,), load_in_memory=True)
+        assert found.axis_labels["features"] == ("batch", "channel", "height", "width")
+        assert np.array_equal(found.data_sources[0], images)
+        assert np.array_equal(found.data_sources[1][:, 0], labels % 10)
+
+
+def test_a_killed_conversion_goes_on_where_it_was(svhn, svhn_copy, monkeypatch):
+    """Killed by SIGKILL in the middle of the second block, that is in the training images."""
+    code = (
+        "import os, signal, sys\n"
+        "from reproduction import datasets\n"
+        "from reproduction.datasets import svhn_format_2\n"
+        "class Bar(svhn_format_2.tqdm):\n"
+        "    def update(self, n=1):\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "svhn_format_2.tqdm = Bar\n"
+        "datasets.load('svhn', sys.argv[1], allow_unofficial=True)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", code, str(svhn_copy)]
+    killed = subprocess.run(command, env=environment, stderr=subprocess.DEVNULL, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    (left,) = (svhn_copy / "binaryconnect").glob("*.partial")
+
+    bars = []
+
+    class Bar(svhn_format_2.tqdm):
+        def __init__(self, **options):
+            bars.append(options)
+            super().__init__(**options)
+
+    monkeypatch.setattr(svhn_format_2, "tqdm", Bar)
+    resumed = datasets.load("svhn", svhn_copy, allow_unofficial=True)
+    assert [(bar["initial"], bar["total"]) for bar in bars] == [(4096, 6230)]
+    assert not left.exists()
+    whole = datasets.load("svhn", svhn[0], allow_unofficial=True)
+    for part in ("train", "valid", "test"):
+        one, other = getattr(resumed, part), getattr(whole, part)
+        assert np.array_equal(one.X[:], other.X[:])
+        assert np.array_equal(one.y, other.y)
+
+
+def test_what_a_killed_conversion_left_is_not_used_for_other_files(svhn, svhn_copy):
+    folder = svhn_copy / "binaryconnect"
+    folder.mkdir()
+    (folder / "svhn_format_2.hdf5.0123.partial").write_bytes(b"of other files")
+    (folder / "svhn_format_2.hdf5.0123.new").write_bytes(b"of other files")
+    datasets.load("svhn", svhn_copy, allow_unofficial=True)
+    assert sorted(os.listdir(folder)) == ["svhn_format_2.hdf5", "svhn_format_2.lock"]
+
+
+def test_a_truncated_mat_file(svhn_copy):
+    path = svhn_copy / "extra_32x32.mat"
+    content = path.read_bytes()
+    path.unlink()
+    for size, reason in ((1_000_000, "KeyError: 'y'"), (100, "")):
+        path.write_bytes(content[:size])
+        message = error("svhn", svhn_copy, allow_unofficial=True)
+        assert message.startswith(f"{path} is not a whole file of SVHN's format 2 ({reason}")
+    assert os.listdir(svhn_copy / "binaryconnect") == ["svhn_format_2.lock"]
+
+
+@pytest.mark.parametrize(
+    ("shape", "kind", "labels", "message"),
+    [
+        (
+            (32, 32, 3, 5),
+            np.uint8,
+            [1, 2, 10, 0, 1],
+            "has labels from 0 to 10; expected 1 to 10 as in SVHN's format 2",
+        ),
+        (
+            (32, 32, 3, 5),
+            np.uint8,
+            [1, 2, 11, 3, 1],
+            "has labels from 1 to 11; expected 1 to 10 as in SVHN's format 2",
+        ),
+        (
+            (28, 28, 3, 2),
+            np.uint8,
+            [1, 2],
+            "has X of shape and type ((28, 28, 3, 2), 'uint8') and y of shape (2, 1); expected "
+            "(32, 32, 3, n), uint8 and (n, 1) as in SVHN's format 2",
+        ),
+        (
+            (32, 32, 3, 2),
+            np.float64,
+            [1, 2],
+            "has X of shape and type ((32, 32, 3, 2), 'double') and y of shape (2, 1); expected "
+            "(32, 32, 3, n), uint8 and (n, 1) as in SVHN's format 2",
+        ),
+        (
+            (32, 32, 3, 3),
+            np.uint8,
+            [1, 2],
+            "has X of shape and type ((32, 32, 3, 3), 'uint8') and y of shape (2, 1); expected "
+            "(32, 32, 3, n), uint8 and (n, 1) as in SVHN's format 2",
+        ),
+    ],
+)
+def test_a_mat_file_of_another_shape_or_label_range(svhn_copy, shape, kind, labels, message):
+    path = svhn_copy / "test_32x32.mat"
+    path.unlink()
+    y = np.array(labels, np.uint8)[:, np.newaxis]
+    scipy.io.savemat(path, {"X": np.zeros(shape, kind), "y": y})
+    assert error("svhn", svhn_copy, allow_unofficial=True) == f"{path} {message}"
+
+
+def test_a_disk_too_full_for_svhn(svhn_copy, monkeypatch):
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "posix_fallocate", full)
+        assert error("svhn", svhn_copy, allow_unofficial=True) == (
+            f"cannot prepare svhn in {svhn_copy}: the disk is full; free some space, or choose "
+            "another directory with --data"
+        )
+    assert os.listdir(svhn_copy / "binaryconnect") == ["svhn_format_2.lock"]
+    datasets.load("svhn", svhn_copy, allow_unofficial=True)

@@ -1,0 +1,258 @@
+import hashlib
+import json
+import os
+import subprocess
+import sys
+
+import original_stack
+from original_stack import UserError
+
+import numpy as np
+import pytest
+
+from reproduction.training import run_folder as record
+
+CONFIGURATION = {"dataset": "toy", "epochs": 10, "hyperparameters": {"LR_start": 0.3, "H": 1.0}}
+ROWS = [
+    {"epoch": 2, "learning_rate": 0.3, "train_loss": 1.5, "valid_loss": 1.25, "valid_error": 2.5}
+]
+RUN = {"epochs_done": 2, "finished": False}
+ARRAYS = {"W": np.arange(6, dtype=np.float32).reshape(2, 3)}
+
+
+def folder(path, configuration=CONFIGURATION, **options):
+    return record.RunFolder(path, configuration, **options)
+
+
+def test_write_and_continue(tmp_path):
+    with folder(tmp_path / "a" / "b") as first:
+        assert first.run is None
+        first.save_checkpoint({"epoch": 2}, ARRAYS)
+        first.write(RUN, ROWS)
+    path = tmp_path / "a" / "b"
+    assert json.loads((path / "run.json").read_text()) == {**CONFIGURATION, **RUN}
+    assert (path / "epochs.csv").read_text() == (
+        "epoch,learning_rate,train_loss,valid_loss,valid_error,seconds\n2,0.3,1.5,1.25,2.5,\n"
+    )
+    with folder(path, resume=True) as second:
+        assert second.run == {**CONFIGURATION, **RUN}
+        progress, arrays = second.load_checkpoint({"epoch": 0}, {"W": np.zeros((2, 3), np.float32)})
+    assert progress == {"epoch": 2}
+    np.testing.assert_array_equal(arrays["W"], ARRAYS["W"])
+
+
+def test_finish_leaves_model_and_record(tmp_path):
+    with folder(tmp_path) as run:
+        run.save_checkpoint({}, ARRAYS)
+        run.finish({"epochs_done": 10, "finished": True}, ROWS, ARRAYS)
+    files = ["epochs.csv", "first_layer.npz", "model.npz", "run.json"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == files
+
+
+def test_what_a_killed_process_was_writing_is_removed(tmp_path):
+    (tmp_path / ".checkpoint.npz.1.part").touch()
+    folder(tmp_path).__exit__()
+    assert not list(tmp_path.iterdir())
+
+
+def test_writers_of_one_file_do_not_meet(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+
+    def other_process(*names, replace=os.replace):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "replace", replace)
+            record.put(path, b"other")
+        assert path.read_bytes() == b"other"
+        replace(*names)
+
+    monkeypatch.setattr(os, "replace", other_process)
+    record.put(path, b"ours")
+    assert path.read_bytes() == b"ours"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_first_layer_keeps_a_histogram_of_all_weights_and_64_units():
+    W = np.linspace(-0.5, 0.5, 70 * 80).reshape(70, 80)
+    kept = record.first_layer(W)
+    assert kept["shape"].tolist() == [70, 80]
+    assert (kept["edges"][0], kept["edges"][-1], len(kept["counts"])) == (-0.5, 0.5, 101)
+    assert kept["counts"].sum() == 5600
+    assert kept["counts"].max() - kept["counts"].min() <= 1
+    np.testing.assert_array_equal(kept["weights"], W[:, :64].astype(np.float16))
+    filters = np.zeros((80, 3, 3, 3), np.float32)
+    assert record.first_layer(filters)["weights"].shape == (64, 3, 3, 3)
+
+
+def refused(path, message, **options):
+    with pytest.raises(UserError) as caught:
+        folder(path, **options)
+    assert str(caught.value) == message
+
+
+def test_run_of_another_configuration_is_refused(tmp_path):
+    with folder(tmp_path) as run:
+        run.save_checkpoint({}, ARRAYS)
+        run.write(RUN, ROWS)
+    advice = "use the same options, another --results, or discard it with --restart"
+    refused(
+        tmp_path,
+        f"{tmp_path} holds a run with epochs 10, this one has 12; {advice}",
+        configuration={**CONFIGURATION, "epochs": 12},
+    )
+    refused(
+        tmp_path,
+        f"{tmp_path} holds a run with LR_start 0.3, this one has 0.2; {advice}",
+        configuration={**CONFIGURATION, "hyperparameters": {"LR_start": 0.2, "H": 1.0}},
+    )
+    with folder(tmp_path, {**CONFIGURATION, "epochs": 12}, restart=True) as run:
+        assert run.run is None
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_to_resume(tmp_path):
+    message = f"--resume: no run to continue in {tmp_path}; leave --resume out"
+    refused(tmp_path, message, resume=True)
+
+
+def test_damaged_record(tmp_path):
+    (tmp_path / "run.json").write_text('{"dataset": "to')
+    refused(tmp_path, f"{tmp_path}/run.json is damaged; start the run anew with --restart")
+
+
+def test_record_without_checkpoint(tmp_path):
+    with folder(tmp_path) as run:
+        run.write(RUN, ROWS)
+    refused(
+        tmp_path,
+        f"{tmp_path} holds a run without the checkpoint to continue it (only its record was kept); "
+        "start it anew with --restart or choose another --results",
+    )
+
+
+def test_strange_files(tmp_path):
+    (tmp_path / "thesis.tex").touch()
+    refused(
+        tmp_path,
+        f"{tmp_path} holds files but no run.json; choose another --results or discard them with "
+        "--restart",
+    )
+
+
+def test_a_record_that_cannot_be_read(tmp_path):
+    (tmp_path / "run.json").mkdir()
+    refused(tmp_path, f"cannot read {tmp_path}/run.json: Is a directory; make it readable")
+
+
+@pytest.mark.parametrize("position", [0.1, 0.5, 0.95])
+@pytest.mark.parametrize("damage", ["cut", "flip"])
+def test_damaged_checkpoint(tmp_path, damage, position):
+    with folder(tmp_path) as run:
+        run.save_checkpoint({"epoch": 2}, {"W": np.zeros((50, 50), np.float32)})
+        path = tmp_path / "checkpoint.npz"
+        content = bytearray(path.read_bytes())
+        at = int(position * len(content))
+        if damage == "cut":
+            content = content[:at]
+        else:
+            content[at] ^= 0xFF
+        path.write_bytes(content)
+        with pytest.raises(UserError) as caught:
+            run.load_checkpoint({"epoch": 0}, {"W": np.zeros((50, 50), np.float32)})
+    assert str(caught.value).startswith(f"{path} is damaged (")
+    assert str(caught.value).endswith("); start the run anew with --restart")
+
+
+@pytest.mark.parametrize(
+    ("progress", "arrays"),
+    [
+        ({"epoch": 2}, {"W": np.zeros((2, 3))}),
+        ({"epoch": 2}, {"W": np.zeros((3, 2), np.float32)}),
+        ({"epoch": 2}, {"V": ARRAYS["W"]}),
+        ({"epoch": 2, "rows": []}, ARRAYS),
+        ({}, ARRAYS),
+    ],
+    ids=["type", "shape", "name", "more progress", "less progress"],
+)
+def test_checkpoint_of_another_version(tmp_path, progress, arrays):
+    with folder(tmp_path) as run:
+        run.save_checkpoint(progress, arrays)
+        with pytest.raises(UserError) as caught:
+            run.load_checkpoint({"epoch": 0}, ARRAYS)
+    assert str(caught.value) == (
+        f"{tmp_path}/checkpoint.npz is of another version of this program; start the run anew with "
+        "--restart"
+    )
+
+
+def test_one_process_at_a_time(tmp_path):
+    code = (
+        "import sys; from reproduction.training.run_folder import RunFolder; "
+        "held = RunFolder(sys.argv[1], {}); print('held', flush=True); "
+        "sys.stdin.read()"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, tmp_path],
+        cwd=original_stack.ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert other.stdout.readline() == b"held\n"
+    refused(
+        tmp_path,
+        f"{tmp_path} is in use by another process; wait for it or choose another --results",
+    )
+    other.kill()
+    other.communicate()
+    folder(tmp_path).__exit__()
+
+
+def test_unwritable_folder(tmp_path):
+    (tmp_path / "file").touch()
+    refused(
+        tmp_path / "file" / "run",
+        f"cannot write {tmp_path}/file/run: Not a directory; make room or choose another "
+        "--results, then the same command goes on from the last checkpoint",
+    )
+
+
+def test_published_errors():
+    row = record.published("mnist", "paper", "stochastic")
+    assert (row["value"], row["spread"], row["runs"]) == ("1.18", "0.04", "6")
+    assert record.published("mnist", "release", "stochastic")["value"] == "1.15"
+    assert record.published("cifar10", "paper", "stochastic")["table"] == "Table 2"
+    assert record.published("svhn", "bnn-theano", "bnn")["value"] == "2.80"
+    assert record.published("cifar10", "bnn-torch7", "bnn")["value"] == "10.15"
+    assert record.published("digits", "paper", "stochastic") is None
+
+
+def test_surroundings():
+    found = record.surroundings()
+    assert found["versions"]["blas"].startswith("OpenBLAS 0.3.")
+    assert found["threads"] == int(os.environ["OMP_NUM_THREADS"])
+    assert found["cpu"]
+    assert set(found) == {
+        "versions",
+        "lock_sha256",
+        "image",
+        "cpu",
+        "threads",
+        "git_commit",
+        "git_dirty",
+    }
+
+
+def test_commit_of_a_copy_without_git(tmp_path, monkeypatch):
+    monkeypatch.setattr(original_stack, "ROOT", tmp_path)
+    assert record._commit() == {"git_commit": None, "git_dirty": None}
+    (tmp_path / "commit").write_text("")
+    assert record._commit() == {"git_commit": None, "git_dirty": None}
+    (tmp_path / "commit").write_text("0123abc\n")
+    assert record._commit() == {"git_commit": "0123abc", "git_dirty": None}
+
+
+def test_provenance(monkeypatch):
+    monkeypatch.delenv("BINARYCONNECT_IMAGE", raising=False)
+    found = record.provenance()
+    assert (found["packages"]["Theano"], found["debian"]) == ("1.0.5", {})
+    assert found["image"] is None
+    assert found["lock_sha256"] == hashlib.sha256(original_stack.LOCK.read_bytes()).hexdigest()

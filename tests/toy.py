@@ -1,0 +1,37 @@
+"""A small data set and a run on it, for the tests of training and of trained runs."""
+
+import dataclasses
+
+import original_stack
+
+import lasagne
+import numpy as np
+
+import mnist
+from reproduction import datasets
+from reproduction.datasets import files as data_files
+from reproduction.training import loop as training
+from reproduction.training import run_folder as record
+
+SMALL = dataclasses.replace(mnist.PAPER, num_units=12, batch_size=20, epochs=6, LR_start=0.1)
+
+
+def toy(seed=0):
+    """A data set of MNIST's shapes whose label is the brightest of ten regions."""
+    rng = np.random.RandomState(seed)
+
+    def subset(n):
+        X = rng.rand(n, 1, 28, 28).astype(np.float32) - 0.5
+        y = rng.randint(10, size=n)
+        X[np.arange(n), 0, 2 * y, :] += 0.5
+        return datasets.Subset(X, y)
+
+    files = (data_files.File("toy", "0" * 32, False),)
+    return datasets.Dataset("toy", subset(210), subset(50), subset(53), files, "none")
+
+
+def run(h, path, seed=7, test_weights="real", **options):
+    with record.RunFolder(path, {"seed": seed, "epochs": h.epochs}, **options) as folder:
+        lasagne.random.set_rng(np.random.RandomState(seed))
+        model = training.Model(mnist.build_network(h), h, test_weights)
+        return training.train(model, h, toy(), seed, folder)
