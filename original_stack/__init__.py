@@ -22,17 +22,14 @@ import tempfile
 import warnings
 from pathlib import Path
 
+from original_stack.errors import UserError
+
 ROOT = Path(__file__).resolve().parent.parent
 LOCK = ROOT / "requirements.lock"
 RESULTS = Path(os.environ.get("BINARYCONNECT_RESULTS") or ROOT / "results")
 
 # BLAS routines that Theano calls; the OpenBLAS of scipy-openblas32 prefixes them with `scipy_`.
 _BLAS = [precision + name for precision in "sd" for name in ("gemm", "gemv", "ger", "dot", "axpy")]
-
-
-class UserError(Exception):
-    """Something the user can mend: what is wrong, what was expected, what to do, in one line.
-    Programs print it and exit with status 2."""
 
 
 def cache_directory():

@@ -1,0 +1,206 @@
+"""Errors a user can act on, and the files that they are about: read without trust, written whole,
+locked where the file system can.
+
+Files that come from outside (data, records, trained networks) are opened by `open_regular` and
+parsed within `reading`; nothing else decides what a damaged file may raise.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+import stat
+import struct
+import sys
+import tarfile
+import uuid
+import zipfile
+import zlib
+from pathlib import Path
+
+# What parsing a file that is not what it claims to be may raise.
+DAMAGE = (
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    NotImplementedError,  # a zip archive with an unknown compression
+    RecursionError,
+    TypeError,
+    ValueError,  # also of JSON and of text that is not UTF-8
+    struct.error,
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+_WITHOUT_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
+
+
+class UserError(Exception):
+    """Something the user can fix: what is wrong, what was expected, what to do, in one line.
+
+    Commands print it and exit with status 2.
+    """
+
+
+def open_regular(path):
+    """Open a file from outside for reading, without waiting for anybody.
+
+    Returns
+    -------
+    binary file object
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file: callers know what that means.
+    UserError
+        If it is no regular file (a FIFO, a device, a folder), or if it cannot be read.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise FileNotFoundError(errno.ENOENT, error.strerror, str(path)) from None
+    except OSError as error:
+        raise unreadable(path, error) from None
+    except ValueError:  # a NUL
+        raise UserError(f"{str(path)!r} is not the name of a file; give another") from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise UserError(f"{path} is not a regular file; give the name of a file")
+    return open(descriptor, "rb")
+
+
+def unreadable(path, error):
+    """The UserError of an OSError while `path` was read."""
+    return UserError(f"cannot read {path}: {error.strerror or error}; make it readable")
+
+
+@contextlib.contextmanager
+def reading(path, remedy, damage=DAMAGE):
+    """Turn what a damaged file raises within the block into one line.
+
+    Parameters
+    ----------
+    path : path
+    remedy : str
+        What to do about a damaged file.
+    damage : tuple of exceptions
+
+    Raises
+    ------
+    UserError
+        "<path> is damaged (<why>); <remedy>", or "cannot read <path>: <why>; make it readable".
+    FileNotFoundError
+        As `open_regular` does.
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        # h5py and gzip raise OSErrors without a number for damage.
+        if error.errno is not None:
+            raise unreadable(path, error) from None
+        raise UserError(f"{path} is damaged ({_reason(error)}); {remedy}") from None
+    except damage as error:
+        raise UserError(f"{path} is damaged ({_reason(error)}); {remedy}") from None
+
+
+def _reason(error):
+    """The first line of an error's text, not too long and printable; else its kind."""
+    text = str(error).strip().partition("\n")[0]
+    text = "".join(c if c.isprintable() else "?" for c in text[:120])
+    return text or type(error).__name__
+
+
+def write_atomically(path, content):
+    """Write bytes to a file, which holds all of them afterwards; after an error it is as it was.
+
+    Raises
+    ------
+    OSError
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
+    try:
+        with open(temporary, "xb") as f:
+            f.write(content)
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def writing(path, remedy):
+    """Turn an OSError within the block into "cannot write <path>: <why>; <remedy>"."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}; {remedy}") from None
+
+
+class Lock:
+    """A lock on a file or folder, which the kernel releases when its holder ends, however it ends.
+
+    Where the file system has no locks (NFS without a lock daemon, some FUSE), the holder goes on
+    without one and says so once.
+
+    Parameters
+    ----------
+    path : path
+        A file, made if it is missing, or an existing folder.
+    shared : bool
+        Readers share it; a writer has it alone.
+    waiting : str or None
+        None: raise BlockingIOError if another process holds it. Otherwise wait, and print this line
+        to stderr before that.
+
+    Raises
+    ------
+    BlockingIOError
+    OSError
+        If the path cannot be opened.
+    """
+
+    _said = False
+
+    def __init__(self, path, shared=False, waiting=None):
+        folder = os.path.isdir(path)
+        flags = os.O_RDONLY if folder else os.O_RDWR | os.O_CREAT
+        self._descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW * (not folder), 0o666)
+        kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+        try:
+            try:
+                fcntl.flock(self._descriptor, kind | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if waiting is None:
+                    raise
+                print(waiting, file=sys.stderr, flush=True)
+                fcntl.flock(self._descriptor, kind)
+        except OSError as error:
+            if error.errno in _WITHOUT_LOCKS:
+                if not Lock._said:
+                    Lock._said = True
+                    print(
+                        f"{path}: this file system has no locks; do not start the same run twice",
+                        file=sys.stderr,
+                    )
+                return
+            self.release()
+            raise
+
+    def release(self):
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.release()
