@@ -6,6 +6,7 @@ import sys
 from dataclasses import dataclass, field, replace
 
 import original_stack
+from original_stack.command_line import integer_between, positive
 
 from lasagne.layers import InputLayer, MaxPool2DLayer
 from lasagne.nonlinearities import identity, rectify
@@ -24,15 +25,13 @@ class Hyperparameters(training.Hyperparameters):
     units: int = 1024  # of the two dense layers
     width: float = field(
         default=1.0,
-        metadata={
-            "option": {"type": training.positive, "help": "scales numbers of filters and units"}
-        },
+        metadata={"option": {"type": positive, "help": "scales numbers of filters and units"}},
     )
     train_size: int | None = field(
         default=None,
         metadata={
             "option": {
-                "type": training.whole(1),
+                "type": integer_between(1),
                 "metavar": "N",
                 "help": "take the first N training images",
             }

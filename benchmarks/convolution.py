@@ -12,9 +12,10 @@ import sys
 from pathlib import Path
 
 import original_stack
+from original_stack import machine
 from original_stack.command_line import Parser, run
 
-from rivals import Rival, alternate, machine, ratio, serve
+from rivals import Rival, alternate, environment, ratio, serve
 
 BATCH = 50
 LAYERS = [  # channels, filters, height and width
@@ -96,7 +97,7 @@ def measure(args):
     rivals = {name: Rival([sys.executable, __file__, "--rival", name]) for name in NAMES}
     if args.torch_python is not None:
         script = Path(__file__).with_name("torch_convolution.py")
-        command = [args.torch_python, script, "--threads", original_stack.threads()]
+        command = [args.torch_python, script, "--threads", machine.threads()]
         layers = ["--batch", BATCH, "--layers", json.dumps(LAYERS)]
         rivals["PyTorch"] = Rival([*command, *layers])
         rivals["PyTorch channels last"] = Rival([*command, *layers, "--channels-last"])
@@ -104,7 +105,7 @@ def measure(args):
     for rival in rivals.values():
         rival.close()
     record = {
-        "machine": machine(),
+        "machine": environment(),
         "milliseconds": times,
         "over_binarized": {name: ratio(times, name, "binarized") for name in times},
     }

@@ -13,6 +13,8 @@ import time
 from pathlib import Path
 
 import original_stack
+from original_stack import lock, machine
+from original_stack.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -61,7 +63,7 @@ class Rival:
     def _read(self):
         line = self._process.stdout.readline()
         if not line:
-            raise original_stack.UserError(
+            raise UserError(
                 f"{' '.join(self._process.args)} ended early; expected timings; see above"
             )
         return json.loads(line)
@@ -100,20 +102,20 @@ def update_readme(mark, lines, path=ROOT / "README.md"):
     path.write_text(before + mark + "\n".join(lines) + "\n" + end + after)
 
 
-def machine():
-    """Description of the machine for the record."""
+def environment():
+    """Processor, threads and versions, for the record."""
     compiler = subprocess.check_output(["g++", "-dumpfullversion"], text=True)
     return {
-        "processor": original_stack.processor().get("model name", platform.machine()),
+        "processor": machine.processor().get("model name", platform.machine()),
         "processors": len(os.sched_getaffinity(0)),
-        "threads": original_stack.threads(),
+        "threads": machine.threads(),
         "kernel": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "compiler": f"g++ {compiler.strip()}",
-        "blas": original_stack.blas(),
+        "blas": machine.blas(),
         "packages": {
             name: version
-            for name, version in original_stack.locked_versions().items()
+            for name, version in lock.locked_versions().items()
             if name in ("theano", "lasagne", "numpy", "scipy-openblas32")
         },
     }

@@ -19,9 +19,11 @@ import tempfile
 from pathlib import Path
 
 import original_stack
+from original_stack import machine
 from original_stack.command_line import Parser, run
+from original_stack.errors import UserError
 
-from rivals import ROOT, Rival, alternate, machine, ratio, serve, update_readme
+from rivals import ROOT, Rival, alternate, environment, ratio, serve, update_readme
 
 STEPS = ("mnist-adam", "mnist-published", "cifar10", "svhn", "mnist-bnn", "cifar10-bnn")
 ROUNDS = 20
@@ -82,7 +84,7 @@ def products(shapes):
     """
     import numpy as np
 
-    sgemm = original_stack.load_blas().scipy_cblas_sgemm
+    sgemm = machine.load_blas().scipy_cblas_sgemm
     ordinary, transposed = 111, 112
     one, zero = ctypes.c_float(1), ctypes.c_float(0)
 
@@ -120,7 +122,7 @@ def rivals_of(name, torch_python):
     }
     if torch_python:
         script = Path(__file__).with_name("torch_step.py")
-        command = [torch_python, script, name, "--threads", original_stack.threads()]
+        command = [torch_python, script, name, "--threads", machine.threads()]
         rivals["PyTorch"] = Rival(command)
         rivals["torch.compile"] = Rival([*command, "--compile"])
         if name in CONVOLUTIONAL_PRODUCTS:
@@ -152,7 +154,7 @@ def compare(name, torch_python):
         "fused_over_products": ratio(times, "fused", "products"),
         "seconds_to_first_step": starts,
         "milliseconds": times,
-        "machine": {**machine(), "torch": torch},
+        "machine": {**environment(), "torch": torch},
     }
 
 
@@ -193,9 +195,7 @@ def measure(args):
     """The command: times the steps, or serves as a rival of one."""
     unknown = set(args.steps) - set(STEPS)
     if unknown:
-        raise original_stack.UserError(
-            f"unknown step {', '.join(sorted(unknown))}; expected {', '.join(STEPS)}"
-        )
+        raise UserError(f"unknown step {', '.join(sorted(unknown))}; expected {', '.join(STEPS)}")
     if args.rival == "fused":
         serve(training_step(args.steps[0]))
     elif args.rival == "products":

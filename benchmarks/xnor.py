@@ -20,9 +20,11 @@ import types
 from pathlib import Path
 
 import original_stack
+from original_stack import machine
 from original_stack.command_line import Parser, run
+from original_stack.errors import UserError
 
-from rivals import ROOT, Rival, alternate, machine, ratio, serve, update_readme
+from rivals import ROOT, Rival, alternate, environment, ratio, serve, update_readme
 
 SIZES = (1024, 2048, 4096, 8192)
 UNITS, IMAGES = 4096, 10_000
@@ -122,7 +124,7 @@ def export_network(units, path):
     one = types.SimpleNamespace(run=run, network=lambda: network_of(units))
     made, unequal = export.export_bnn(one, dataset)
     if unequal:
-        raise original_stack.UserError("packed and Theano networks differ; expected equal outputs")
+        raise UserError("packed and Theano networks differ; expected equal outputs")
     Path(path).write_bytes(made.content())
     return made.sizes()
 
@@ -185,7 +187,7 @@ def rivals_of(task, size, images, path, options):
             if python:
                 command = [python, Path(__file__).with_name(script), "--units", size]
                 command += ["--images", min(images, most), "--of", images]
-                rivals[name] = Rival([*command, "--threads", original_stack.threads()])
+                rivals[name] = Rival([*command, "--threads", machine.threads()])
     return rivals
 
 
@@ -194,7 +196,7 @@ def compare(task, size, images, path, options):
     rivals = rivals_of(task, size, images, path, options)
     results = [r.facts.pop("results") for r in rivals.values() if "results" in r.facts]
     if any(result != results[0] for result in results):
-        raise original_stack.UserError(f"{task} {size}: rivals differ; expected equal results")
+        raise UserError(f"{task} {size}: rivals differ; expected equal results")
     large = size >= 4096 and images != 1
     times = alternate(rivals, 3 if large else 7, seconds=0.25)
     parts = {name: rival.facts.pop("part") for name, rival in rivals.items()}
@@ -279,7 +281,7 @@ def measure(args):
             print("\n".join(table(records[-1:])), flush=True)
     record = {
         "weights_bytes": {"float32": weights[0], "packed": weights[1]},
-        "machine": {**machine(), "versions": records[-1]["versions"]},
+        "machine": {**environment(), "versions": records[-1]["versions"]},
         "records": records,
     }
     note = footnote(weights, record["machine"])

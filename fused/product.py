@@ -7,6 +7,7 @@ order than BLAS takes them, so they differ by rounding; sums of integers below 2
 """
 
 import original_stack
+from original_stack import machine
 
 import theano
 import theano.tensor as T
@@ -41,7 +42,7 @@ class BinaryProduct(COp):
 
 def available():
     """Whether this processor has the instructions."""
-    return {"avx512f", "avx512dq"} <= set(original_stack.processor().get("flags", "").split())
+    return machine.has("avx512f", "avx512dq")
 
 
 @theano.gof.local_optimizer([T.Dot])

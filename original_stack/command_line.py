@@ -1,12 +1,14 @@
 """What the commands share: errors in one line, exit statuses, an output that nobody reads."""
 
 import argparse
+import math
 import os
 import signal
 import sys
 import traceback
 
-from original_stack import UserError, full_disk
+from original_stack.cache import full_disk
+from original_stack.errors import UserError
 
 
 class Parser(argparse.ArgumentParser):
@@ -14,6 +16,30 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message):
         self.exit(2, f"{self.prog}: {message}; --help lists the options\n")
+
+
+def integer_between(minimum, maximum=2**32 - 1):
+    """Argument type of argparse: an integer of a range."""
+
+    def parse(text):
+        if not (text.isdecimal() and minimum <= int(text) <= maximum):
+            raise argparse.ArgumentTypeError(
+                f"{text!r} is not an integer from {minimum} to {maximum}"
+            )
+        return int(text)
+
+    return parse
+
+
+def positive(text):
+    """Argument type of argparse: a positive number."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
+    return value
 
 
 class Stopped(Exception):

@@ -1,6 +1,7 @@
 """Assertions that several tests share."""
 
 import original_stack
+from original_stack.errors import UserError
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import pytest
 
 def refusal(load, *arguments, **options):
     """The message of the UserError that `load` raises: one line."""
-    with pytest.raises(original_stack.UserError) as raised:
+    with pytest.raises(UserError) as raised:
         load(*arguments, **options)
     message = str(raised.value)
     assert "\n" not in message

@@ -3,7 +3,8 @@
 import re
 import subprocess
 
-from original_stack import ROOT, locked_versions
+from original_stack import ROOT
+from original_stack.lock import locked_versions
 
 import pytest
 import yaml

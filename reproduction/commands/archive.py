@@ -9,8 +9,9 @@ import sys
 from pathlib import Path
 
 import original_stack
-from original_stack import UserError
+from original_stack import lock
 from original_stack.command_line import Parser, run
+from original_stack.errors import UserError
 
 from reproduction.datasets import files as data_files
 from reproduction.training import run_folder as record
@@ -124,7 +125,7 @@ def _packages(folder):
     _call(
         [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
         + ["--require-hashes", "--no-deps", "--no-build-isolation", "--dest", folder]
-        + ["--requirement", original_stack.LOCK]
+        + ["--requirement", lock.LOCK]
     )
 
 

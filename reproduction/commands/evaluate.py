@@ -7,6 +7,7 @@ import sys
 
 import original_stack
 from original_stack.command_line import Parser, run
+from original_stack.errors import UserError
 
 import numpy as np
 
@@ -67,7 +68,7 @@ def write(options):
     try:
         record.put(one.path / "evaluation.json", (json.dumps(found, indent=2) + "\n").encode())
     except OSError as error:
-        raise original_stack.UserError(
+        raise UserError(
             f"cannot write {one.path}/evaluation.json: {error.strerror}; make it writable or "
             "make room"
         ) from None

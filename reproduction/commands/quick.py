@@ -5,8 +5,8 @@ import dataclasses
 import sys
 import tempfile
 
-from original_stack import UserError
 from original_stack.command_line import Parser, run
+from original_stack.errors import UserError
 
 import mnist
 from reproduction import datasets

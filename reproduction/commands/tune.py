@@ -9,7 +9,8 @@ import itertools
 import sys
 
 import original_stack
-from original_stack import UserError, command_line
+from original_stack import command_line
+from original_stack.errors import UserError
 
 import cifar10
 import mnist

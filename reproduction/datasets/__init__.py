@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from original_stack import UserError
+from original_stack.errors import UserError
 
 import h5py
 import numpy as np

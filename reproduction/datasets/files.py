@@ -22,7 +22,8 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from original_stack import UserError, cache_directory
+from original_stack.cache import cache_directory
+from original_stack.errors import UserError
 
 import h5py
 import numpy as np

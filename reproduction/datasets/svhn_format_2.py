@@ -3,7 +3,7 @@
 import os
 from itertools import pairwise
 
-from original_stack import UserError
+from original_stack.errors import UserError
 
 import h5py
 import numpy as np

@@ -21,7 +21,7 @@ The file, version 1, is an .npz archive without pickles, as deployed.py's:
 import math
 
 import original_stack
-from original_stack import UserError
+from original_stack.errors import UserError
 
 import numpy as np
 import theano

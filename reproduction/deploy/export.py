@@ -6,8 +6,8 @@ document the formats and run them.
 import sys
 
 import original_stack
-from original_stack import UserError
 from original_stack.command_line import Parser, run
+from original_stack.errors import UserError
 
 import lasagne
 import numpy as np

@@ -26,8 +26,8 @@ import zipfile
 import zlib
 from pathlib import Path
 
-from original_stack import UserError
 from original_stack.command_line import Parser, run
+from original_stack.errors import UserError
 
 import numpy as np
 

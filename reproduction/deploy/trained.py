@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 
 import original_stack
-from original_stack import UserError
+from original_stack.errors import UserError
 
 import lasagne
 import numpy as np

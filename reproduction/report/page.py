@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import original_stack
-from original_stack import UserError
 from original_stack.command_line import Parser, run
+from original_stack.errors import UserError
 
 import numpy as np
 import scipy.stats

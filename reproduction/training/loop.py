@@ -3,7 +3,6 @@
 The data set and the network come from outside; see mnist.py for a page that brings them together.
 """
 
-import argparse
 import dataclasses
 import datetime
 import json
@@ -14,8 +13,9 @@ import time
 from collections import OrderedDict
 
 import original_stack
-from original_stack import UserError, command_line
-from original_stack.command_line import Parser, Stopped
+from original_stack import command_line
+from original_stack.command_line import Parser, Stopped, integer_between
+from original_stack.errors import UserError
 
 import lasagne
 import numpy as np
@@ -484,30 +484,6 @@ def summary(run):
     )
 
 
-def whole(minimum, maximum=2**32 - 1):
-    """Argument type of argparse: a whole number of a range."""
-
-    def parse(text):
-        if not (text.isdecimal() and minimum <= int(text) <= maximum):
-            raise argparse.ArgumentTypeError(
-                f"{text!r} is not a whole number from {minimum} to {maximum}"
-            )
-        return int(text)
-
-    return parse
-
-
-def positive(text):
-    """Argument type of argparse: a positive number."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
-    return value
-
-
 def main(dataset_name, rows, build_network, argv=None):
     """The command line of a data set's script.
 
@@ -532,9 +508,9 @@ def main(dataset_name, rows, build_network, argv=None):
             choices.setdefault(name, []).append(value)
     for name, values in choices.items():
         parser.add_argument(_flag(name), choices=list(dict.fromkeys(values)))
-    parser.add_argument("--seed", type=whole(0), default=1234)
+    parser.add_argument("--seed", type=integer_between(0), default=1234)
     parser.add_argument(
-        "--epochs", type=whole(1), help="compresses the learning-rate schedule to as many"
+        "--epochs", type=integer_between(1), help="compresses the learning-rate schedule to as many"
     )
     parser.add_argument("--data", metavar="DIR", help="where the data files are or are to go")
     parser.add_argument("--results", metavar="DIR", default=original_stack.RESULTS)

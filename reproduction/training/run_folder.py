@@ -22,7 +22,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import original_stack
-from original_stack import UserError, command_line
+from original_stack import command_line, lock, machine
+from original_stack.errors import UserError
 
 import numpy as np
 
@@ -248,17 +249,17 @@ def published(dataset, protocol, method):
 
 def surroundings():
     """What a run ran on: versions, image (its base, if in one), processor, threads, commit."""
-    version = original_stack.locked_versions()
+    version = lock.locked_versions()
     return {
         "versions": {
             "python": platform.python_version(),
             **{name: version[name] for name in ("theano", "lasagne", "fuel", "numpy")},
-            "blas": original_stack.blas(),
+            "blas": machine.blas(),
         },
-        "lock_sha256": hashlib.sha256(original_stack.LOCK.read_bytes()).hexdigest(),
+        "lock_sha256": hashlib.sha256(lock.LOCK.read_bytes()).hexdigest(),
         "image": os.environ.get("BINARYCONNECT_IMAGE"),
-        "cpu": original_stack.processor().get("model name", platform.machine()),
-        "threads": original_stack.threads(),
+        "cpu": machine.processor().get("model name", platform.machine()),
+        "threads": machine.threads(),
         **_commit(),
     }
 

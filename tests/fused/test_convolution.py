@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import original_stack
+from original_stack import machine
 
 import numpy as np
 import pytest
@@ -84,7 +85,7 @@ def test_real_filters(ours, twin):
 
 def test_binarized_filters_without_avx512(twin, monkeypatch):
     """Transforms that only add and halve: closer to the twin, and exact for whole numbers."""
-    monkeypatch.setattr(original_stack, "processor", dict)
+    monkeypatch.setattr(machine, "processor", dict)
     given = arrays((3, 200, 36, 10, 7))
     function = outputs_and_gradients(lambda x, w: conv3x3(x, binarize(w, 1.0)), "float32")
     assert any(node.op == Convolution(tile=2) for node in function.maker.fgraph.apply_nodes)

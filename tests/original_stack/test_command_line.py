@@ -5,8 +5,9 @@ import signal
 import subprocess
 import sys
 
-from original_stack import ROOT, UserError
+from original_stack import ROOT
 from original_stack.command_line import Parser, Stopped, run
+from original_stack.errors import UserError
 
 import pytest
 

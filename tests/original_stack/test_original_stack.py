@@ -1,13 +1,15 @@
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
-import original_stack
+from original_stack import ROOT, machine
+from original_stack.cache import cache_directory
+from original_stack.errors import UserError
+from original_stack.lock import LOCK, locked_versions, unsatisfied
 
 import pytest
-
-ROOT = original_stack.ROOT
 
 
 def python(*arguments, **environment):
@@ -94,8 +96,9 @@ def test_full_disk_is_said_where_theano_would_wait_for_its_lock(tmp_path, full):
 
 SETTINGS = """
 import theano, os, original_stack
+from original_stack import machine
 print(theano.config.floatX, theano.config.gcc.cxxflags, os.environ["OMP_NUM_THREADS"])
-print(original_stack.blas().split()[-1], original_stack.threads(), theano.config.base_compiledir)
+print(machine.blas().split()[-1], machine.threads(), theano.config.base_compiledir)
 print(os.environ["GOMP_SPINCOUNT"])
 """
 
@@ -151,11 +154,11 @@ def test_a_directory_of_the_user_s_own_flags_is_not_checked(tmp_path):
 def test_threads(monkeypatch):
     for chosen, expected in (("3", 3), ("2,1", 2), (" 4 ", 4)):
         monkeypatch.setenv("OMP_NUM_THREADS", chosen)
-        assert original_stack.threads() == expected
+        assert machine.threads() == expected
     for chosen in ("auto", "0", "-1", "1.5"):
         monkeypatch.setenv("OMP_NUM_THREADS", chosen)
-        with pytest.raises(original_stack.UserError) as caught:
-            original_stack.threads()
+        with pytest.raises(UserError) as caught:
+            machine.threads()
         message = f"OMP_NUM_THREADS is '{chosen}'; expected a number of threads"
         assert str(caught.value) == message
 
@@ -168,7 +171,7 @@ def test_threads_that_are_no_number_end_a_program_in_one_line(tmp_path):
 
 
 def test_threads_named_by_an_empty_word_are_those_of_the_processor():
-    code = "import original_stack; print(original_stack.threads())"
+    code = "from original_stack import machine; print(machine.threads())"
     assert python("-c", code, OMP_NUM_THREADS="").stdout == f"{len(os.sched_getaffinity(0))}\n"
 
 
@@ -183,18 +186,18 @@ def test_threads_named_by_an_empty_word_are_those_of_the_processor():
 )
 def test_blas_kernels(vendor, family, flags, kernels):
     processor = {"vendor_id": vendor, "cpu family": family, "flags": flags}
-    assert original_stack.blas_kernels(processor) == kernels
+    assert machine.blas_kernels(processor) == kernels
 
 
 def test_blas_kernels_of_a_processor_without_a_vendor():
-    assert original_stack.blas_kernels({"CPU implementer": "0x41", "Features": "asimd"}) is None
-    assert original_stack.blas_kernels({}) is None
+    assert machine.blas_kernels({"CPU implementer": "0x41", "Features": "asimd"}) is None
+    assert machine.blas_kernels({}) is None
 
 
 def test_processor(monkeypatch):
     text = "processor\t: 0\nmodel name\t: A: 1\nflags\t\t: fpu vme\n\nprocessor\t: 1\n\n"
     monkeypatch.setattr(Path, "read_text", lambda self: text)
-    assert original_stack.processor() == {
+    assert machine.processor() == {
         "processor": "0",
         "model name": "A: 1",
         "flags": "fpu vme",
@@ -208,31 +211,31 @@ def test_a_wait_policy_of_the_user_wins():
 
 def test_cache_directory(tmp_path, monkeypatch):
     monkeypatch.setenv("BINARYCONNECT_CACHE", str(tmp_path / "chosen"))
-    assert original_stack.cache_directory() == tmp_path / "chosen"
+    assert cache_directory() == tmp_path / "chosen"
     monkeypatch.delenv("BINARYCONNECT_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert original_stack.cache_directory() == tmp_path / "binaryconnect"
+    assert cache_directory() == tmp_path / "binaryconnect"
     monkeypatch.setenv("XDG_CACHE_HOME", "/proc/none")
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr(original_stack.tempfile, "tempdir", None)
-    own = original_stack.cache_directory()
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    own = cache_directory()
     assert own == tmp_path / f"binaryconnect-{os.getuid()}"
     assert own.stat().st_mode & 0o777 == 0o700
 
 
 def test_unsatisfied(tmp_path):
-    assert original_stack.unsatisfied() == []
+    assert unsatisfied() == []
     lock = tmp_path / "lock"
     lock.write_text(
         "numpy==1.23.4 \\\n    --hash=sha256:00\nno-such-package==1 \\\nsix==1.17.0 \\\n"
     )
-    assert original_stack.unsatisfied(lock) == ["numpy==1.23.4", "no-such-package==1"]
+    assert unsatisfied(lock) == ["numpy==1.23.4", "no-such-package==1"]
 
 
 def test_every_package_of_the_lock_has_a_hash():
-    lock = Path(original_stack.LOCK).read_text()
+    lock = LOCK.read_text()
     blocks = lock.split("\n    --hash=")[0:1]
-    names = original_stack.locked_versions()
+    names = locked_versions()
     assert {"theano", "lasagne", "fuel", "pip", "setuptools", "wheel"} <= set(names)
     blocks = [block for block in lock.replace("\\\n", "").splitlines() if "==" in block]
     assert len(blocks) == len(names)

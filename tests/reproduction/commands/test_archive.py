@@ -2,7 +2,8 @@ import shutil
 import subprocess
 
 import original_stack
-from original_stack import UserError
+from original_stack import lock
+from original_stack.errors import UserError
 
 import pytest
 
@@ -23,7 +24,7 @@ def checkout(tmp_path, monkeypatch):
     root = tmp_path / "checkout"
     root.mkdir()
     (root / "program.py").write_text("pass\n")
-    shutil.copy(original_stack.LOCK, root)
+    shutil.copy(lock.LOCK, root)
     monkeypatch.setattr(original_stack, "ROOT", root)
     monkeypatch.setattr(archive, "_packages", lambda folder: folder.mkdir())
     monkeypatch.setattr(archive, "_image", lambda *_: False)

@@ -1,7 +1,7 @@
 import dataclasses
 import json
 
-from original_stack import UserError
+from original_stack.errors import UserError
 
 import numpy as np
 import pytest

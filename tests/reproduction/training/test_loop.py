@@ -10,7 +10,8 @@ import time
 from pathlib import Path
 
 import original_stack
-from original_stack import UserError
+from original_stack import machine
+from original_stack.errors import UserError
 
 import lasagne
 import numpy as np
@@ -59,7 +60,7 @@ def test_record(tmp_path):
     run(SMALL, tmp_path)
     found = json.loads((tmp_path / "run.json").read_text())
     assert (found["epochs_done"], found["finished"], found["seed"]) == (6, True, 7)
-    assert found["threads"] == original_stack.threads()
+    assert found["threads"] == machine.threads()
     assert found["versions"]["theano"] == "1.0.5"
     _, rows = result(tmp_path)
     assert [row["epoch"] for row in rows] == ["2", "4", "6"]
@@ -356,11 +357,11 @@ def test_run_without_a_published_figure(tmp_path):
     [
         (
             ["--epochs", "0"],
-            "argument --epochs: '0' is not a whole number from 1 to",
+            "argument --epochs: '0' is not an integer from 1 to",
         ),
         (
             ["--seed", "-1"],
-            "argument --seed: '-1' is not a whole number from 0 to",
+            "argument --seed: '-1' is not an integer from 0 to",
         ),
         (["--method", "x"], "argument --method: invalid choice: 'x' (choose from 'stochastic', "),
         (["--x"], "unrecognized arguments: --x; --help lists the options"),

@@ -5,7 +5,8 @@ import subprocess
 import sys
 
 import original_stack
-from original_stack import UserError
+from original_stack import lock
+from original_stack.errors import UserError
 
 import numpy as np
 import pytest
@@ -255,4 +256,4 @@ def test_provenance(monkeypatch):
     found = record.provenance()
     assert (found["packages"]["Theano"], found["debian"]) == ("1.0.5", {})
     assert found["image"] is None
-    assert found["lock_sha256"] == hashlib.sha256(original_stack.LOCK.read_bytes()).hexdigest()
+    assert found["lock_sha256"] == hashlib.sha256(lock.LOCK.read_bytes()).hexdigest()
