@@ -115,11 +115,11 @@ def export_network(units, path):
     """Writes the packed network; returns sizes of its weights."""
     import numpy as np
 
-    from reproduction import datasets
+    from reproduction.datasets.dataset import Dataset, Split
     from reproduction.deploy import export
 
-    part = datasets.Subset(np.float32(pixels_of(CHECKED)) * 2 - 255, np.zeros(CHECKED, int))
-    dataset = datasets.Dataset("mnist", part, part, part, files=(), preprocessing="")
+    part = Split(np.float32(pixels_of(CHECKED)) * 2 - 255, np.zeros(CHECKED, int))
+    dataset = Dataset("mnist", part, part, part, files=(), preprocessing="")
     run = {"dataset": "mnist", "protocol": "bnn-theano", "method": "bnn", "seed": 0}
     one = types.SimpleNamespace(run=run, network=lambda: network_of(units))
     made, unequal = export.export_bnn(one, dataset)

@@ -8,8 +8,8 @@ import lasagne
 import numpy as np
 
 import mnist
-from reproduction import datasets
-from reproduction.datasets import files as data_files
+from reproduction.datasets.dataset import Dataset, Split
+from reproduction.datasets.files import File
 from reproduction.training import loop as training
 from reproduction.training import run_folder as record
 
@@ -20,14 +20,14 @@ def toy(seed=0):
     """A data set of MNIST's shapes whose label is the brightest of ten regions."""
     rng = np.random.RandomState(seed)
 
-    def subset(n):
+    def split(n):
         X = rng.rand(n, 1, 28, 28).astype(np.float32) - 0.5
         y = rng.randint(10, size=n)
         X[np.arange(n), 0, 2 * y, :] += 0.5
-        return datasets.Subset(X, y)
+        return Split(X, y)
 
-    files = (data_files.File("toy", "0" * 32, False),)
-    return datasets.Dataset("toy", subset(210), subset(50), subset(53), files, "none")
+    files = (File("toy", "0" * 32, False),)
+    return Dataset("toy", split(210), split(50), split(53), files, "none")
 
 
 def run(h, path, seed=7, test_weights="real", **options):

@@ -22,6 +22,11 @@ def center(images):
     return np.subtract(images, mean.astype(np.float32), dtype=np.float32)
 
 
+def signed(images):
+    """2 pixel - 255 of every pixel, rounded to an integer: float32 of the same shape."""
+    return np.rint(np.asarray(images, np.float32)) * np.float32(2) - np.float32(255)
+
+
 def global_contrast_normalize(images, scale=1.0):
     """Each image minus its mean over pixels and channels, divided by its norm, times `scale`.
 
@@ -128,3 +133,13 @@ def local_contrast_normalize(images, channels=None, threshold=1e-4):
             divisor, np.float32(threshold)
         )
     return result
+
+
+# What is done to pixels of MNIST's kind: the function, and its description in records.
+PIXELS = {
+    "centred": (
+        lambda images: center(np.asarray(images, np.float32) / np.float32(255)),
+        "pixels / 255 minus the mean image (of training and validation; the test set: its own)",
+    ),
+    "signed": (signed, "2 pixel - 255, divided by 255 after the first layer's sum"),
+}

@@ -11,7 +11,7 @@ import scipy.io
 from fuel.datasets import H5PYDataset
 from tqdm import tqdm
 
-from reproduction.datasets import files as data_files
+from reproduction.datasets import prepared
 
 SETS = ("train", "test", "extra")  # in this order in Fuel's file
 
@@ -104,7 +104,7 @@ def _allocate(output, bounds):
         ):
             for dimension, label in zip(dataset.dims, axes, strict=True):
                 dimension.label = label
-        with data_files.converting("SVHN", output.parent):
+        with prepared.converting("SVHN", output.parent):
             file.attrs["split"] = H5PYDataset.create_split_array(
                 {
                     which: {"features": (first, end), "targets": (first, end)}

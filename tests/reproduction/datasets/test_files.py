@@ -13,6 +13,7 @@ from checks import refusal, same
 
 from reproduction import datasets
 from reproduction.datasets import files as data_files
+from reproduction.datasets import prepared
 
 ROOT = Path(__file__).resolve().parents[3]
 pytestmark = pytest.mark.usefixtures("no_other_data")
@@ -134,7 +135,7 @@ def test_the_converted_file_is_kept_until_its_inputs_or_its_version_change(
     assert path.stat().st_mtime_ns == made
     again = f"{path} is of other files or another version: making it again\n"
 
-    monkeypatch.setattr(data_files, "VERSION", data_files.VERSION + 1)
+    monkeypatch.setattr(prepared, "VERSION", prepared.VERSION + 1)
     assert same(first, datasets.load("mnist", tmp_path, allow_unofficial=True))
     assert capfd.readouterr().err == again
 
@@ -165,7 +166,7 @@ def test_a_full_disk(tmp_path, monkeypatch):
         raise OSError("Can't write data (file write failed: errno = 28, 'No space left on device')")
 
     with monkeypatch.context() as patch:
-        patch.setattr(datasets, "convert_mnist", full)
+        patch.setattr(datasets.mnist, "convert_mnist", full)
         assert error("mnist", tmp_path, allow_unofficial=True) == (
             f"cannot prepare mnist in {tmp_path}: the disk is full; free some space, or choose "
             "another directory with --data"

@@ -18,7 +18,7 @@ import binary_connect
 import binary_net
 import mnist
 from fused import xnor
-from reproduction import datasets
+from reproduction.datasets.dataset import Dataset, Split
 from reproduction.deploy import bnn_network as packed
 from reproduction.deploy import export
 from reproduction.deploy import network as deployed
@@ -73,8 +73,8 @@ def run_of(build_network, h):
 def images_of(shape, n=230):
     """(data set of random pixels as a network takes them, the pixels)"""
     pixels = np.random.RandomState(3).randint(0, 256, (n, *shape)).astype(np.uint8)
-    part = datasets.Subset(np.float32(pixels) * 2 - 255, np.arange(n) % 10)
-    return datasets.Dataset("mnist", part, part, part, files=(), preprocessing=""), pixels
+    part = Split(np.float32(pixels) * 2 - 255, np.arange(n) % 10)
+    return Dataset("mnist", part, part, part, files=(), preprocessing=""), pixels
 
 
 @pytest.mark.parametrize("protocol", [mnist.BNN_THEANO, mnist.BNN_TORCH7], ids=["theano", "torch7"])

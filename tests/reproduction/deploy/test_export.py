@@ -13,8 +13,8 @@ import theano.tensor as T
 import cifar10
 import mnist
 import svhn
-from reproduction import datasets
 from reproduction.datasets import preprocessing
+from reproduction.datasets.dataset import Dataset, Split
 from reproduction.deploy import export
 from reproduction.deploy import network as deployed
 
@@ -51,9 +51,7 @@ def sets(name, h):
 
     def dataset(parts):
         y = np.arange(230) % 10
-        return datasets.Dataset(
-            name, *(datasets.Subset(X, y[: len(X)]) for X in parts), files=(), preprocessing=""
-        )
+        return Dataset(name, *(Split(X, y[: len(X)]) for X in parts), files=(), preprocessing="")
 
     signed = [np.float32(part) * np.float32(2) - np.float32(255) for part in pixels]
     return dataset(inputs), dataset(signed), pixels[2]

@@ -23,7 +23,8 @@ import cifar10
 import mnist
 import svhn
 from reproduction import datasets
-from reproduction.datasets import files as data_files
+from reproduction.datasets.dataset import Dataset, Split
+from reproduction.datasets.files import File
 from reproduction.training import loop as training
 from reproduction.training import run_folder as record
 
@@ -342,10 +343,9 @@ def test_run_without_a_published_figure(tmp_path):
     h = dataclasses.replace(h, epochs=1, filters=1, units=4, batch_size=20)
     rng = np.random.RandomState(0)
     parts = [
-        datasets.Subset(rng.rand(n, 3, 32, 32).astype(np.float32), np.arange(n) % 10)
-        for n in (40, 20, 20)
+        Split(rng.rand(n, 3, 32, 32).astype(np.float32), np.arange(n) % 10) for n in (40, 20, 20)
     ]
-    dataset = datasets.Dataset("cifar10", *parts, (data_files.File("toy", "0" * 32, True),), "none")
+    dataset = Dataset("cifar10", *parts, (File("toy", "0" * 32, True),), "none")
     found = training.run(dataset, h, cifar10.build_network, 1, tmp_path)
     assert found["published_error"] is None
     assert (tmp_path / "cifar10/table1-sgd-off-deterministic/seed-1/run.json").exists()

@@ -1,0 +1,68 @@
+"""SVHN's format 2, contrast-normalized or as signed pixels."""
+
+from functools import partial
+
+from original_stack.errors import UserError
+
+import numpy as np
+
+from reproduction.datasets import files as data_files
+from reproduction.datasets import prepared, preprocessing, svhn_format_2
+from reproduction.datasets.dataset import Dataset, Images, Split
+
+
+def load(directories, allow_unofficial, inputs, lcn):
+    """See `datasets.load`."""
+    paths, files = data_files.official_files("svhn", directories, allow_unofficial)
+    path = prepared.prepare(
+        "svhn_format_2.hdf5", files, directories, lambda path: svhn_format_2.convert(paths, path)
+    )
+    pixels = prepared.memory_map(path, "features")
+    # Fuel's files have 0 for the digit zero; the released code has it last, after 1 to 9.
+    labels = [(prepared.targets(path, which) - 1) % 10 for which in svhn_format_2.SETS]
+    y = np.concatenate(labels)
+    if inputs == "signed":
+        if lcn != "released":
+            raise UserError(
+                "method bnn takes SVHN without local contrast normalization; leave --lcn out"
+            )
+        transform, description = preprocessing.PIXELS[inputs]
+    else:
+        channels, description = {
+            "released": ([0], "GCN (scale 1), LeCun LCN of channel 0 only, as released"),
+            "all-channels": (None, "GCN (scale 1), LeCun LCN of all channels"),
+        }[lcn]
+        transform = partial(_normalize, channels=channels)
+    parts = [Split(Images(pixels, rows, transform), y[rows]) for rows in _rows(*labels)]
+    return Dataset("svhn", *parts, files, description)
+
+
+def _rows(train_labels, test_labels, extra_labels):
+    """Rows of Fuel's file for training, validation and test. Released code: of each class, 400
+    images of train and 200 of extra validate; the rest of both is for training."""
+    first_test = len(train_labels)
+    first_extra = first_test + len(test_labels)
+    test = np.arange(first_test, first_extra)
+    random = np.random.RandomState(322)
+    valid = []
+    for which, labels, first, number in (
+        ("train", train_labels, 0, 400),
+        ("extra", extra_labels, first_extra, 200),
+    ):
+        for label in range(10):
+            rows = np.flatnonzero(labels == label)
+            if len(rows) < number:
+                raise UserError(
+                    f"{which}_32x32.mat has {len(rows)} images of class {label + 1}; the "
+                    f"validation set takes {number} of each, so give it more"
+                )
+            random.shuffle(rows)
+            valid.append(first + rows[:number])
+    valid = np.sort(np.concatenate(valid))
+    every = np.arange(first_extra + len(extra_labels))
+    return np.setdiff1d(every, np.concatenate([valid, test])), valid, test
+
+
+def _normalize(images, channels):
+    images = preprocessing.global_contrast_normalize(images)
+    return preprocessing.local_contrast_normalize(images, channels)
