@@ -137,11 +137,29 @@ def write_atomically(path, content):
 
 @contextlib.contextmanager
 def writing(path, remedy):
-    """Turn an OSError within the block into "cannot write <path>: <why>; <remedy>"."""
+    """Turn an OSError within the block into "cannot write <path>: <why>; <remedy>".
+
+    Where a permission is missing, the remedy is to become the owner instead.
+    """
     try:
         yield
     except OSError as error:
+        if error.errno in (errno.EACCES, errno.EPERM):
+            remedy = _permission(Path(path).absolute())
         raise UserError(f"cannot write {path}: {error.strerror or error}; {remedy}") from None
+
+
+def _permission(path):
+    """What to do about a path that this user may not write."""
+    existing = next(p for p in (path, *path.parents) if os.access(p, os.F_OK))
+    status = existing.stat()
+    owner, user = f"{status.st_uid}:{status.st_gid}", f"{os.geteuid()}:{os.getegid()}"
+    if status.st_uid == os.geteuid():
+        return f"make {existing} writable or choose another"
+    return (
+        f"{existing} belongs to user {owner}, this is {user}; run as its owner (in a container: "
+        f"--user {owner}) or choose another"
+    )
 
 
 class Lock:
