@@ -9,9 +9,9 @@ import original_stack
 # Their import registers graph rewrites.
 from . import pooling, product, update
 from .binarization import PhiloxStream, binarize
-from .c_op import enabled
 from .convolution import conv3x3
 from .normalization import batch_norm, moments, supports
+from .op import enabled
 
 __all__ = [
     "PhiloxStream",

@@ -7,7 +7,7 @@ import numpy as np
 import theano
 import theano.tensor as T
 
-from .c_op import COp
+from .op import COp
 
 
 class PhiloxStream:
@@ -43,7 +43,7 @@ class Binarize(COp):
     def __init__(self, stochastic):
         self.stochastic = stochastic
         function = "binarize_by_draw" if stochastic else "binarize_by_sign"
-        super().__init__("binarization.c", function)
+        super().__init__("binarization.cpp", function)
 
     def make_node(self, W, H, *state):
         W = T.cast(W, "float32")

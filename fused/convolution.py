@@ -15,7 +15,7 @@ import theano
 import theano.tensor as T
 
 from .binarization import binarized
-from .c_op import enabled
+from .op import enabled
 from .product import available
 
 
@@ -74,7 +74,7 @@ def applicable(layer, input):
 class _Op(theano.Op):
     """An op of two 4D float32 inputs and one output, in C++: `call` of its source."""
 
-    source = _source("images.cpp", "convolution.cpp")
+    source = _source("images.h", "convolution.cpp")
 
     def make_node(self, first, second):
         variables = [T.as_tensor_variable(v) for v in (first, second)]
@@ -132,7 +132,7 @@ class BinaryConvolution(Convolution):
     """`Convolution` with filters all of whose values are -H or +H, on processors with AVX-512."""
 
     __props__ = ("transposed",)
-    source = _source("images.cpp", "binary_convolution.cpp")
+    source = _source("images.h", "binary_convolution.cpp")
 
     def call(self, images, filters, output):
         return f"convolve_binary_arrays({images}, {filters}, {self.transposed:d}, {output})"

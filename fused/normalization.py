@@ -12,7 +12,7 @@ from theano.scalar import bool as bool_t
 from theano.scalar import float64
 from theano.tensor.signal.pool import Pool
 
-from .c_op import COp, enabled
+from .op import COp, enabled
 
 
 class _Normalization(COp):
@@ -24,7 +24,7 @@ class _Normalization(COp):
         self.epsilon = epsilon
         self.on_variance = on_variance
         self.rectify = rectify
-        super().__init__("normalization.c", f"APPLY_SPECIFIC({self.function})")
+        super().__init__("normalization.cpp", f"APPLY_SPECIFIC({self.function})")
 
 
 class BatchNorm(_Normalization):

@@ -13,7 +13,7 @@ import theano
 import theano.tensor as T
 from theano.tensor.signal.pool import MaxPoolGrad, Pool
 
-from .c_op import enabled
+from .op import enabled
 
 _SOURCE = (Path(__file__).parent / "kernels" / "pooling.cpp").read_text()
 

@@ -13,7 +13,7 @@ import theano
 import theano.tensor as T
 
 from .binarization import binarized
-from .c_op import COp, enabled
+from .op import COp, enabled
 
 
 class BinaryProduct(COp):

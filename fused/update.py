@@ -12,7 +12,7 @@ import theano.tensor as T
 from theano.gof import graph
 from theano.tensor.elemwise import Elemwise
 
-from .c_op import COp, enabled
+from .op import COp, enabled
 
 
 class Update(COp):

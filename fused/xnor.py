@@ -15,7 +15,7 @@ import theano.tensor as T
 from theano.gof import ParamsType
 from theano.scalar import int64
 
-from .c_op import COp
+from .op import COp
 
 PANEL = 8
 
@@ -189,7 +189,7 @@ class _Op(COp):
         self.dtype = dtype
         self.inputs = inputs
         self.units = units
-        super().__init__("xnor.cpp", f"APPLY_SPECIFIC({name})")
+        super().__init__("xnor/xnor.cpp", f"APPLY_SPECIFIC({name})")
 
     def make_node(self, *inputs):
         inputs = [T.as_tensor_variable(x) for x in inputs]

@@ -12,7 +12,7 @@ def enabled():
 
 
 class COp(theano.gof.COp):
-    """A Theano op whose C code runs on OpenMP's threads, as BLAS does from then on (runtime.c).
+    """A Theano op whose C code runs on OpenMP's threads, as BLAS does from then on (runtime.h).
 
     Parameters
     ----------
@@ -22,7 +22,7 @@ class COp(theano.gof.COp):
     """
 
     def __init__(self, file=None, function=None):
-        super().__init__([f"kernels/{name}" for name in ("runtime.c", file) if name], function)
+        super().__init__([f"kernels/{name}" for name in ("runtime.h", file) if name], function)
 
     def c_compile_args(self):
         # No contraction of a * b + c into one rounding: results do not depend on the processor.
