@@ -14,6 +14,7 @@ import theano.tensor as T
 from theano.scalar import BinaryScalarOp, upcast_out
 
 import binary_connect
+import fused
 from binary_connect import (
     Conv2DLayer,
     DenseLayer,
@@ -38,6 +39,8 @@ __all__ = [
     "scale_pixels",
     "train",
 ]
+
+ZERO, ONE = lasagne.init.Constant(0), lasagne.init.Constant(1)
 
 
 class _StraightThrough(BinaryScalarOp):
@@ -106,6 +109,152 @@ def scale_pixels(x):
     return x / np.float32(255)
 
 
+class BatchNormLayer(lasagne.layers.Layer):
+    """Batch normalization of Lasagne 0.2: (x - mean) * gamma / sqrt(var + epsilon) + beta.
+
+    Importing `binary_net` puts it and `batch_norm` into ``lasagne.layers``, where scripts of 2016
+    expect them; Lasagne 0.1 has neither.
+
+    Parameters
+    ----------
+    incoming : Layer or tuple
+        The layer below, or its output shape.
+    axes : "auto", int or tuple of int
+        The axes to normalize over; "auto": all but the second.
+    epsilon : float
+        Added to the variance.
+    alpha : float
+        Weight of the new batch in the running statistics, in (0, 1].
+    beta, gamma : initializer, array, shared variable or None
+        Shift and scale; None: none.
+    mean, inv_std : initializer, array or shared variable
+        Running mean and inverse standard deviation, 1 / sqrt(var + epsilon).
+    **kwargs
+        Passed on to :class:`lasagne.layers.Layer`.
+
+    Attributes
+    ----------
+    beta, gamma, mean, inv_std : shared variables
+        Of the input's shape without `axes`; the first two are trained.
+
+    Raises
+    ------
+    ValueError
+        If the size of an axis that is not normalized over is not known.
+    """
+
+    def __init__(
+        self,
+        incoming,
+        axes="auto",
+        epsilon=1e-4,
+        alpha=0.1,
+        beta=ZERO,
+        gamma=ONE,
+        mean=ZERO,
+        inv_std=ONE,
+        **kwargs,
+    ):
+        super().__init__(incoming, **kwargs)
+        self.axes = fused.normalized_axes(None if axes == "auto" else axes, self.input_shape)
+        self.epsilon = np.float32(epsilon)
+        self.alpha = alpha
+        shape = [size for i, size in enumerate(self.input_shape) if i not in self.axes]
+        fixed = {"trainable": False, "regularizable": False}
+        self.beta = self.gamma = None
+        if beta is not None:
+            self.beta = self.add_param(beta, shape, "beta", regularizable=False)
+        if gamma is not None:
+            self.gamma = self.add_param(gamma, shape, "gamma")
+        self.mean = self.add_param(mean, shape, "mean", **fixed)
+        self.inv_std = self.add_param(inv_std, shape, "inv_std", **fixed)
+
+    def get_output_for(
+        self,
+        input,
+        deterministic=False,
+        batch_norm_use_averages=None,
+        batch_norm_update_averages=None,
+        **kwargs,
+    ):
+        """The normalized input.
+
+        Parameters
+        ----------
+        batch_norm_use_averages : bool or None
+            Whether to normalize by the running statistics; None: if `deterministic`.
+        batch_norm_update_averages : bool or None
+            Whether to update them by the batch's; None: unless `deterministic`.
+        """
+        use, update = batch_norm_use_averages, batch_norm_update_averages
+        use = deterministic if use is None else use
+        update = not deterministic if update is None else update
+        identity = lasagne.nonlinearities.identity
+        whole = self.gamma is not None and self.beta is not None
+        if update and not use and whole and fused.supports(input, self.axes, identity):
+            y, mean, std = fused.batch_norm(
+                input, self.gamma, self.beta, self.epsilon, True, identity
+            )
+            return y + 0 * self._moved(mean.flatten(), T.sqr(std.flatten()), input)
+        mean, inv_std = self.mean, self.inv_std
+        if update or not use:
+            batch = input.mean(self.axes), input.var(self.axes)
+            if not use:
+                mean, inv_std = batch[0], T.inv(T.sqrt(batch[1] + self.epsilon))
+        scale = inv_std if self.gamma is None else self.gamma * inv_std
+        y = (input - self._broadcast(mean, input)) * self._broadcast(scale, input)
+        if self.beta is not None:
+            y += self._broadcast(self.beta, input)
+        return y + 0 * self._moved(*batch, input) if update else y
+
+    def _moved(self, mean, var, input):
+        """An expression that moves the running statistics towards a batch's."""
+        inv_std = T.inv(T.sqrt(var + self.epsilon))
+        batch = ((self.mean, mean), (self.inv_std, inv_std))
+        return sum(self._broadcast(fused.tracked(*pair, self.alpha), input) for pair in batch)
+
+    def _broadcast(self, x, input):
+        """`x`, of the shape of the parameters, in that of the input."""
+        sizes = iter(range(input.ndim - len(self.axes)))
+        return x.dimshuffle(["x" if i in self.axes else next(sizes) for i in range(input.ndim)])
+
+
+def batch_norm(layer, **kwargs):
+    """Batch normalization of Lasagne 0.2 between a layer and its nonlinearity.
+
+    The layer loses its nonlinearity, which follows in a layer of its own, and its bias, which beta
+    makes redundant.
+
+    Parameters
+    ----------
+    layer : Layer
+    **kwargs
+        Passed on to :class:`BatchNormLayer`.
+
+    Returns
+    -------
+    BatchNormLayer or, if `layer` has a nonlinearity, NonlinearityLayer
+    """
+    nonlinearity = fused.take_over(layer)
+    layer = BatchNormLayer(layer, **kwargs)
+    if nonlinearity is None:
+        return layer
+    return lasagne.layers.NonlinearityLayer(layer, nonlinearity)
+
+
+def _missing(name):
+    raise AttributeError(
+        f"Lasagne 0.1 has no lasagne.layers.{name}; scripts of 2016 ran on a development version"
+    )
+
+
+# Names of Lasagne 0.2, where scripts of 2016 expect them.
+for module in (lasagne.layers, lasagne.layers.normalization):
+    module.BatchNormLayer, module.batch_norm = BatchNormLayer, batch_norm
+lasagne.layers.normalization.__all__ += ["BatchNormLayer", "batch_norm"]
+lasagne.layers.__getattr__ = _missing
+
+
 def normalize_and_binarize(network, hidden, shift_based=False):
     """`network` with batch normalization and, if `hidden`, binary activations.
 
@@ -125,7 +274,7 @@ def normalize_and_binarize(network, hidden, shift_based=False):
     if shift_based:
         network = ShiftBatchNormLayer(network, epsilon=1e-4, alpha=0.1)
         return StochasticSignLayer(network) if hidden else network
-    network = lasagne.layers.BatchNormLayer(network, epsilon=1e-4, alpha=0.1)
+    network = BatchNormLayer(network, epsilon=1e-4, alpha=0.1)
     return lasagne.layers.NonlinearityLayer(network, binary_tanh_unit) if hidden else network
 
 

@@ -13,7 +13,7 @@ import theano
 import theano.tensor as T
 from theano.scalar import UnaryScalarOp, same_out
 
-from batch_norm import tracked
+import fused
 
 
 class _AP2(UnaryScalarOp):
@@ -110,10 +110,12 @@ class ShiftBatchNormLayer(lasagne.layers.Layer):
             centered = input - self.mean.dimshuffle(pattern)
             inv_std = self.inv_std
         else:
-            mean = tracked(self.mean, input.mean(self.axes), self.alpha)
+            mean = fused.tracked(self.mean, input.mean(self.axes), self.alpha)
             centered = input - mean.dimshuffle(pattern)
             variance = (centered * ap2(centered)).mean(self.axes)
-            inv_std = tracked(self.inv_std, T.inv(T.sqrt(variance + self.epsilon)), self.alpha)
+            inv_std = fused.tracked(
+                self.inv_std, T.inv(T.sqrt(variance + self.epsilon)), self.alpha
+            )
         return ap2(gamma) * (centered * ap2(inv_std).dimshuffle(pattern)) + beta
 
 

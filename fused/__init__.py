@@ -10,7 +10,7 @@ import original_stack
 from . import pooling, product, update
 from .binarization import PhiloxStream, binarize
 from .convolution import conv3x3
-from .normalization import batch_norm, moments, supports
+from .normalization import batch_norm, moments, normalized_axes, supports, take_over, tracked
 from .op import enabled
 
 __all__ = [
@@ -20,8 +20,11 @@ __all__ = [
     "conv3x3",
     "enabled",
     "moments",
+    "normalized_axes",
     "pooling",
     "product",
     "supports",
+    "take_over",
+    "tracked",
     "update",
 ]

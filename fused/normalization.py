@@ -136,3 +136,70 @@ def _of_channels(x):
     if x.ndim == 1:
         return x
     return T.addbroadcast(x, 0, *range(2, x.ndim)).dimshuffle(1)
+
+
+def normalized_axes(axes, input_shape):
+    """The axes that a batch normalization layer normalizes over.
+
+    Parameters
+    ----------
+    axes : None, int or iterable of int
+        None: all but the second.
+    input_shape : tuple of int or None
+
+    Returns
+    -------
+    tuple of int
+
+    Raises
+    ------
+    ValueError
+        If the size of another axis is not known.
+    """
+    if axes is None:
+        axes = [axis for axis in range(len(input_shape)) if axis != 1]
+    axes = (axes,) if np.isscalar(axes) else tuple(axes)
+    if any(size is None for i, size in enumerate(input_shape) if i not in axes):
+        raise ValueError(
+            f"BatchNormLayer needs the size of every axis that it does not normalize over; "
+            f"given input_shape={input_shape}, axes={axes}"
+        )
+    return axes
+
+
+def tracked(running, batch, alpha):
+    """`batch`, in a graph that also moves the running statistic towards it.
+
+    Every function compiled from that graph updates
+    running <- (1 - alpha) running + alpha batch.
+
+    Parameters
+    ----------
+    running : shared variable
+    batch : Theano expression
+        The statistic of the batch, of the shape of `running`.
+    alpha : float or Theano scalar
+
+    Returns
+    -------
+    Theano expression
+    """
+    # A default update belongs to a variable, not to its storage: a clone that shares the storage
+    # carries it, so that only graphs with this clone in them update the statistic.
+    clone = running.clone()
+    clone.default_update = (1 - alpha) * clone + alpha * batch
+    return batch + 0 * clone
+
+
+def take_over(layer):
+    """The nonlinearity of a layer that batch normalization is to follow, or None.
+
+    The layer is left with the identity, and without its bias, which beta makes redundant.
+    """
+    nonlinearity = getattr(layer, "nonlinearity", None)
+    if nonlinearity is not None:
+        layer.nonlinearity = identity
+    if getattr(layer, "b", None) is not None:
+        del layer.params[layer.b]
+        layer.b = None
+    return nonlinearity

@@ -5,28 +5,13 @@ import collections
 import collections.abc
 import importlib.abc
 import importlib.machinery
+import importlib.util
 import sys
 from pathlib import Path
 
 from original_stack.cache import check_cache
 from original_stack.errors import UserError
 from original_stack.machine import load_blas, threads
-
-
-class _LasagneLayers(importlib.machinery.SourceFileLoader):
-    """Gives `lasagne.layers` the batch normalization of Lasagne 0.2, which scripts of 2016 use."""
-
-    def exec_module(self, module):
-        super().exec_module(module)
-
-        def missing(name):  # asked for names that the module lacks
-            if name != "BatchNormLayer":
-                raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}")
-            from batch_norm import LasagneBatchNormLayer
-
-            return LasagneBatchNormLayer
-
-        module.__getattr__ = missing
 
 
 class OldNames(importlib.abc.MetaPathFinder, importlib.abc.Loader):
@@ -46,10 +31,8 @@ class OldNames(importlib.abc.MetaPathFinder, importlib.abc.Loader):
                 setattr(collections, abstract, getattr(collections.abc, abstract))
         elif name in ("theano.tensor.signal.downsample", "theano.sandbox.cuda"):
             return importlib.machinery.ModuleSpec(name, self)
-        elif name == "lasagne.layers":
-            spec = importlib.machinery.PathFinder.find_spec(name, path)
-            spec.loader = _LasagneLayers(spec.loader.name, spec.loader.path)
-            return spec
+        elif name in ("binary_connect", "shift_based", "binary_net"):
+            return _ours(name)
         if name == "pylearn2":  # takes six from within Theano
             import six
 
@@ -66,3 +49,18 @@ class OldNames(importlib.abc.MetaPathFinder, importlib.abc.Loader):
             module.max_pool_2d = max_pool_2d
         elif module.__name__ == "theano.sandbox.cuda":
             module.cuda_available = module.cuda_enabled = False
+
+
+def _ours(name):
+    """Finds this project's module where Python would find another file of the same name first, as
+    a script of 2015-16 may have beside it; says so."""
+    found = importlib.machinery.PathFinder.find_spec(name)
+    ours = Path(__file__).resolve().parent.parent / f"{name}.py"
+    if found is None or (found.origin and ours.exists() and ours.samefile(found.origin)):
+        return found
+    print(
+        f"{Path(sys.argv[0]).name}: {found.origin} shadows {ours}, which is used; to use your own, "
+        "rename it",
+        file=sys.stderr,
+    )
+    return importlib.util.spec_from_file_location(name, ours)

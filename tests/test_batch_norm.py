@@ -9,7 +9,6 @@ from lasagne.layers import DenseLayer, InputLayer, get_output
 from batch_norm import (
     BatchNormLayer,
     CumulativeBatchNormLayer,
-    LasagneBatchNormLayer,
     batch_norm,
     cumulative_statistics,
 )
@@ -103,60 +102,3 @@ def test_cumulative_statistics(monkeypatch, fused):
     ):
         output = get_output(net, X, deterministic=averages).eval({X: batches[0]})
         assert_near(output, (batches[0] - mean) / np.sqrt(var + 0.5))
-
-
-@pytest.mark.parametrize("options", [{}, {"beta": None}, {"gamma": None}, {"axes": (0, 3)}])
-@pytest.mark.parametrize("fused", ["1", "0"])
-def test_lasagne_batch_normalization(monkeypatch, fused, options):
-    monkeypatch.setenv("BINARYCONNECT_FUSED", fused)
-    axes = options.get("axes", (0, 2, 3))
-    layer = LasagneBatchNormLayer((8, 3, 4, 5), epsilon=0.5, alpha=0.25, **options)
-    names = [name for name in ("beta", "gamma") if name not in options]
-    assert [p.name for p in layer.get_params()] == [*names, "mean", "inv_std"]
-    assert [p.name for p in layer.get_params(trainable=True)] == names
-    assert [p.name for p in layer.get_params(regularizable=True)] == names[-1:][: "gamma" in names]
-    random = np.random.RandomState(1)
-    values = {p.name: p.get_value() for p in layer.get_params()}
-    for p in layer.get_params(trainable=True):
-        values[p.name] = np.float32(random.randn(*p.get_value().shape))
-        p.set_value(values[p.name])
-
-    def wide(value):
-        return np.expand_dims(value, axes)
-
-    def expected(mean, inv_std):
-        y = (x - wide(mean)) * wide(inv_std * values.get("gamma", 1))
-        return y + wide(values["beta"]) if "beta" in values else y
-
-    X = T.tensor4()
-    mean, inv_std = x.mean(axes), 1 / np.sqrt(x.var(axes) + 0.5)
-    for use in (None, False, True):
-        for update in (None, False, True):
-            for deterministic in (False, True):
-                layer.mean.set_value(values["mean"])
-                layer.inv_std.set_value(values["inv_std"])
-                output = layer.get_output_for(
-                    X,
-                    deterministic=deterministic,
-                    batch_norm_use_averages=use,
-                    batch_norm_update_averages=update,
-                )
-                y = theano.function([X], output)(x)
-                if deterministic if use is None else use:
-                    assert_near(y, expected(values["mean"], values["inv_std"]))
-                else:
-                    assert_near(y, expected(mean, inv_std))
-                moved = 0.25 if (not deterministic if update is None else update) else 0
-                assert_near(layer.mean.get_value(), moved * mean + (1 - moved) * values["mean"])
-                assert_near(
-                    layer.inv_std.get_value(), moved * inv_std + (1 - moved) * values["inv_std"]
-                )
-
-
-def test_lasagne_batch_normalization_needs_sizes():
-    message = (
-        "BatchNormLayer needs the size of every axis that it does not normalize over; "
-        r"given input_shape=\(None, 3\), axes=\(1,\)"
-    )
-    with pytest.raises(ValueError, match=message):
-        LasagneBatchNormLayer((None, 3), axes=1)

@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 import theano
 import theano.tensor as T
+from checks import assert_near
 
 import binary_connect
 import binary_net
+
+images = np.random.RandomState(0).randn(8, 3, 4, 5).astype(np.float32) * 2 + 1
 
 
 @pytest.fixture(params=["1", "0"], ids=["fused", "plain"])
@@ -104,25 +107,132 @@ def test_train_saves_the_best_epoch_and_shuffles_in_parts(tmp_path, capsys):
     assert "  test error rate:               12.5%\n" in printed
 
 
-def test_lasagne_has_batch_normalization():
-    assert lasagne.layers.BatchNormLayer.__name__ == "LasagneBatchNormLayer"
-    with pytest.raises(AttributeError, match="module 'lasagne.layers' has no attribute 'None_'"):
-        lasagne.layers.None_  # noqa: B018
+def test_lasagne_has_the_batch_normalization_of_2016():
+    names = {}
+    exec("from lasagne.layers import *", names)
+    submodule = lasagne.layers.normalization
+    for places in (names, vars(lasagne.layers), vars(submodule)):
+        assert places["BatchNormLayer"] is binary_net.BatchNormLayer
+        assert places["batch_norm"] is binary_net.batch_norm
+    assert {"BatchNormLayer", "batch_norm"} < set(submodule.__all__)
+    with pytest.raises(AttributeError) as caught:
+        lasagne.layers.ExpressionLayer  # noqa: B018
+    assert str(caught.value) == (
+        "Lasagne 0.1 has no lasagne.layers.ExpressionLayer; "
+        "scripts of 2016 ran on a development version"
+    )
+
+
+def test_lasagne_batch_norm_takes_bias_and_nonlinearity():
+    dense = lasagne.layers.DenseLayer((None, 4), 3, nonlinearity=lasagne.nonlinearities.tanh)
+    layer = lasagne.layers.batch_norm(dense, alpha=0.25)
+    assert type(layer) is lasagne.layers.NonlinearityLayer
+    assert layer.nonlinearity is lasagne.nonlinearities.tanh
+    normalization = layer.input_layer
+    assert type(normalization) is binary_net.BatchNormLayer
+    assert normalization.alpha == 0.25
+    assert normalization.input_layer is dense
+    assert (dense.b, dense.nonlinearity) == (None, lasagne.nonlinearities.identity)
+    assert [p.name for p in dense.get_params()] == ["W"]
+    plain = lasagne.layers.batch_norm(lasagne.layers.DropoutLayer((None, 4)))
+    assert type(plain) is binary_net.BatchNormLayer
+
+
+@pytest.mark.parametrize("options", [{}, {"beta": None}, {"gamma": None}, {"axes": (0, 3)}])
+@pytest.mark.parametrize("fused", ["1", "0"])
+def test_lasagne_batch_normalization(monkeypatch, fused, options):
+    monkeypatch.setenv("BINARYCONNECT_FUSED", fused)
+    axes = options.get("axes", (0, 2, 3))
+    layer = binary_net.BatchNormLayer((8, 3, 4, 5), epsilon=0.5, alpha=0.25, **options)
+    names = [name for name in ("beta", "gamma") if name not in options]
+    assert [p.name for p in layer.get_params()] == [*names, "mean", "inv_std"]
+    assert [p.name for p in layer.get_params(trainable=True)] == names
+    assert [p.name for p in layer.get_params(regularizable=True)] == names[-1:][: "gamma" in names]
+    random = np.random.RandomState(1)
+    values = {p.name: p.get_value() for p in layer.get_params()}
+    for p in layer.get_params(trainable=True):
+        values[p.name] = np.float32(random.randn(*p.get_value().shape))
+        p.set_value(values[p.name])
+
+    def wide(value):
+        return np.expand_dims(value, axes)
+
+    def expected(mean, inv_std):
+        y = (images - wide(mean)) * wide(inv_std * values.get("gamma", 1))
+        return y + wide(values["beta"]) if "beta" in values else y
+
+    X = T.tensor4()
+    mean, inv_std = images.mean(axes), 1 / np.sqrt(images.var(axes) + 0.5)
+    for use in (None, False, True):
+        for update in (None, False, True):
+            for deterministic in (False, True):
+                layer.mean.set_value(values["mean"])
+                layer.inv_std.set_value(values["inv_std"])
+                output = layer.get_output_for(
+                    X,
+                    deterministic=deterministic,
+                    batch_norm_use_averages=use,
+                    batch_norm_update_averages=update,
+                )
+                y = theano.function([X], output)(images)
+                if deterministic if use is None else use:
+                    assert_near(y, expected(values["mean"], values["inv_std"]))
+                else:
+                    assert_near(y, expected(mean, inv_std))
+                moved = 0.25 if (not deterministic if update is None else update) else 0
+                assert_near(layer.mean.get_value(), moved * mean + (1 - moved) * values["mean"])
+                assert_near(
+                    layer.inv_std.get_value(), moved * inv_std + (1 - moved) * values["inv_std"]
+                )
+
+
+def test_lasagne_batch_normalization_needs_sizes():
+    message = (
+        "BatchNormLayer needs the size of every axis that it does not normalize over; "
+        r"given input_shape=\(None, 3\), axes=\(1,\)"
+    )
+    with pytest.raises(ValueError, match=message):
+        binary_net.BatchNormLayer((None, 3), axes=1)
+
+
+def python(folder, code):
+    """Runs a script in `folder` as `./reproduce python` does."""
+    script = folder / "script.py"
+    script.write_text(code)
+    path = f"{original_stack.ROOT}:{original_stack.ROOT}/original_stack/site"
+    return subprocess.run(
+        [sys.executable, script],
+        env={**os.environ, "PYTHONPATH": path},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("name", ["binary_connect", "shift_based", "binary_net"])
+def test_a_module_beside_a_script_that_shadows_one_of_ours_is_named(tmp_path, name):
+    (tmp_path / f"{name}.py").write_text("raise SystemExit('an old module')")
+    code = f"import binary_net, {name}; print(binary_net.BatchNormLayer, {name}.__file__)"
+    done = python(tmp_path, code)
+    ours = original_stack.ROOT / f"{name}.py"
+    assert done.stderr == (
+        f"script.py: {tmp_path}/{name}.py shadows {ours}, which is used; "
+        "to use your own, rename it\n"
+    )
+    assert (done.returncode, done.stdout.split()[-1]) == (0, str(ours))
+
+
+def test_a_script_keeps_its_own_batch_norm(tmp_path):
+    (tmp_path / "batch_norm.py").write_text("own = 'its own'")
+    code = "import binary_connect, binary_net, batch_norm; print(batch_norm.own)"
+    done = python(tmp_path, code)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "its own\n", "")
 
 
 @pytest.mark.slow
 def test_script_of_2016_runs_unchanged_and_without_a_warning(tmp_path):
     script = original_stack.ROOT / "tests" / "script_of_2016.py"
-    done = subprocess.run(
-        [sys.executable, script],
-        env={
-            **os.environ,
-            "PYTHONPATH": f"{original_stack.ROOT}:{original_stack.ROOT}/original_stack/site",
-        },
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
+    done = python(tmp_path, script.read_text())
     assert (done.returncode, done.stderr) == (0, "")
     errors = [
         float(line.split()[-1][:-1])
