@@ -25,8 +25,7 @@ DAMAGE = (
     EOFError,
     LookupError,
     MemoryError,
-    NotImplementedError,  # a zip archive with an unknown compression
-    RecursionError,
+    RuntimeError,  # an encrypted zip archive, one with an unknown compression, deep nesting
     TypeError,
     ValueError,  # also of JSON and of text that is not UTF-8
     struct.error,
@@ -34,6 +33,7 @@ DAMAGE = (
     zipfile.BadZipFile,
     zlib.error,
 )
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _WITHOUT_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
 
@@ -63,18 +63,34 @@ def open_regular(path):
     except (FileNotFoundError, NotADirectoryError) as error:
         raise FileNotFoundError(errno.ENOENT, error.strerror, str(path)) from None
     except OSError as error:
+        if error.errno == errno.ENXIO:  # a socket
+            raise _irregular(path) from None
         raise unreadable(path, error) from None
     except ValueError:  # a NUL
         raise UserError(f"{str(path)!r} is not the name of a file; give another") from None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise UserError(f"{path} is not a regular file; give the name of a file")
+        raise _irregular(path)
     return open(descriptor, "rb")
+
+
+def _irregular(path):
+    return UserError(f"{path} is not a regular file; give the name of a file")
 
 
 def unreadable(path, error):
     """The UserError of an OSError while `path` was read."""
     return UserError(f"cannot read {path}: {error.strerror or error}; make it readable")
+
+
+def no_room(error):
+    """Whether an error says that a disk, or the user's share of it, is full."""
+    text = str(error)  # h5py's errors and those of the C++ compiler have no number
+    return (
+        getattr(error, "errno", None) in _NO_ROOM
+        or "No space left on device" in text
+        or "Disk quota exceeded" in text
+    )
 
 
 @contextlib.contextmanager
@@ -94,14 +110,19 @@ def reading(path, remedy, damage=DAMAGE):
         "<path> is damaged (<why>); <remedy>", or "cannot read <path>: <why>; make it readable".
     FileNotFoundError
         As `open_regular` does.
+    OSError
+        If something within the block writes and the disk is full.
     """
     try:
         yield
     except FileNotFoundError:
         raise
     except OSError as error:
-        # h5py and gzip raise OSErrors without a number for damage.
-        if error.errno is not None:
+        if no_room(error):
+            raise
+        # h5py and gzip raise OSErrors without a number for damage; a seek to a place that there
+        # cannot be raises EINVAL.
+        if error.errno not in (None, errno.EINVAL, errno.EOVERFLOW):
             raise unreadable(path, error) from None
         raise UserError(f"{path} is damaged ({_reason(error)}); {remedy}") from None
     except damage as error:

@@ -1,7 +1,9 @@
+import contextlib
 import errno
 import os
+import socket
 
-from original_stack.errors import UserError, writing
+from original_stack.errors import UserError, no_room, open_regular, reading, writing
 
 import pytest
 
@@ -25,3 +27,52 @@ def test_an_owner_without_permission(tmp_path):
         f"cannot write {tmp_path}/a: Operation not permitted; make {tmp_path} writable or choose "
         "another"
     )
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError(errno.EDQUOT, "Disk quota exceeded"),
+        OSError("Can't write data (errno = 28, error message = 'No space left on device')"),
+    ],
+)
+def test_a_full_disk_is_no_damage(error):
+    assert no_room(error)
+    with pytest.raises(OSError, match="No space|quota") as caught, reading("a", "make it again"):
+        raise error
+    assert caught.value is error
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (OSError(errno.EINVAL, "Invalid argument"), "[Errno 22] Invalid argument"),
+        (OSError("Not a gzipped file (b'ab')"), "Not a gzipped file (b'ab')"),
+        (RuntimeError("File 'x' is encrypted"), "File 'x' is encrypted"),
+        (MemoryError(), "MemoryError"),
+        (ValueError("one\ntwo"), "one"),
+    ],
+)
+def test_what_a_damaged_file_raises(error, reason):
+    assert not no_room(error)
+    with pytest.raises(UserError) as caught, reading("a", "make it again"):
+        raise error
+    assert str(caught.value) == f"a is damaged ({reason}); make it again"
+
+
+def test_a_file_without_permission_is_not_called_damaged():
+    with pytest.raises(UserError) as caught, reading("a", "make it again"):
+        raise PermissionError(errno.EACCES, "Permission denied")
+    assert str(caught.value) == "cannot read a: Permission denied; make it readable"
+
+
+def test_only_regular_files_are_opened(tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    listening = socket.socket(socket.AF_UNIX)
+    with listening, contextlib.chdir(tmp_path):
+        listening.bind("socket")
+        for path in ("fifo", "socket", ".", "/dev/zero"):
+            with pytest.raises(UserError) as caught:
+                open_regular(path)
+            assert str(caught.value) == f"{path} is not a regular file; give the name of a file"
