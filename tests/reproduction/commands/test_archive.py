@@ -1,13 +1,20 @@
+import hashlib
+import json
+import os
 import shutil
 import subprocess
+import tarfile
 
 import original_stack
-from original_stack import lock
 from original_stack.errors import UserError
+from original_stack.lock import LOCK
 
 import pytest
 
 from reproduction.commands import archive
+from reproduction.datasets import files as data_files
+
+COMMIT = "0123abc"
 
 
 def git(*arguments):
@@ -17,23 +24,38 @@ def git(*arguments):
 
 
 @pytest.fixture
-def checkout(tmp_path, monkeypatch):
-    """A checkout of one file and a lock; packages come from nowhere, and there is no Docker."""
+def checkout(tmp_path, monkeypatch, no_other_data):
+    """A checkout of a few files; packages come from nowhere, and there is no Docker."""
     if shutil.which("git") is None:
         pytest.skip("no git here")
     root = tmp_path / "checkout"
-    root.mkdir()
+    (root / archive.DEPLOYED).parent.mkdir(parents=True)
     (root / "program.py").write_text("pass\n")
-    shutil.copy(lock.LOCK, root)
+    shutil.copy(LOCK, root)
+    shutil.copy(original_stack.ROOT / archive.DEPLOYED, root / archive.DEPLOYED)
     monkeypatch.setattr(original_stack, "ROOT", root)
     monkeypatch.setattr(archive, "_packages", lambda folder: folder.mkdir())
-    monkeypatch.setattr(archive, "_image", lambda *_: False)
+    monkeypatch.setattr(archive, "_image", lambda *_: None)
     monkeypatch.setenv("BINARYCONNECT_DATA", str(tmp_path / "data"))
-    monkeypatch.setenv("BINARYCONNECT_CACHE", str(tmp_path / "cache"))
     git("init", "--quiet")
     git("add", ".")
     git("commit", "--quiet", "--message", "m")
     return root
+
+
+@pytest.fixture
+def data(tmp_path, monkeypatch):
+    """A function that writes an official data file."""
+
+    def write(name, content):
+        path = tmp_path / "data" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        md5 = hashlib.md5(content).hexdigest()
+        monkeypatch.setitem(data_files.CHECKSUMS, path.name, md5)
+        return path
+
+    return write
 
 
 def refused(folder, message):
@@ -42,11 +64,10 @@ def refused(folder, message):
     assert str(error.value) == message
 
 
-def test_contents(tmp_path, checkout):
-    for name in ("mnist/t10k-labels-idx1-ubyte.gz", "extra_32x32.mat", "other.txt"):
-        path = tmp_path / "data" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(name)
+def test_contents(tmp_path, checkout, data, capsys):
+    for name in ("mnist/t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte", "extra_32x32.mat"):
+        data(name, name.encode())
+    (tmp_path / "data" / "other.txt").touch()
     folder = tmp_path / "archive"
     archive.archive(folder)
     subprocess.run(
@@ -57,19 +78,62 @@ def test_contents(tmp_path, checkout):
         "README",
         "binaryconnect.tar.gz",
         "data/extra_32x32.mat",
-        "data/mnist/t10k-labels-idx1-ubyte.gz",
+        "data/mnist/t10k-images-idx3-ubyte.gz",
+        "data/t10k-labels-idx1-ubyte",
     }
-    text = (folder / "README").read_text()
-    assert "The data files that were there: extra_32x32.mat, t10k-labels-idx1-ubyte.gz." in text
-    assert "With Docker (there was no image when this was made):" in text
     subprocess.run(["tar", "-xf", "binaryconnect.tar.gz"], cwd=folder, check=True)
     program = folder / "binaryconnect"
     assert {path.name for path in program.iterdir()} == {
         "program.py",
         "requirements.lock",
+        "results",
         "commit",
     }
     assert (program / "commit").read_text() == git("rev-parse", "HEAD")
+    assert capsys.readouterr().err == ""
+
+
+def test_directions(tmp_path, checkout, data):
+    data("mnist/t10k-images-idx3-ubyte.gz", b"i")
+    data("t10k-labels-idx1-ubyte", b"l")
+    archive.archive(tmp_path / "archive")
+    text = (tmp_path / "archive" / "README").read_text()
+    assert f"commit\n{git('rev-parse', 'HEAD')} without a network." in text
+    assert "Image: none was there" in text
+    assert "Data files: t10k-images-idx3-ubyte.gz, t10k-labels-idx1-ubyte\n" in text
+    assert f'run predict {archive.DEPLOYED} "$data/mnist/t10k-images-idx3-ubyte.gz" >' in text
+    assert '--force "data/t10k-labels-idx1-ubyte" |' in text
+    assert "errs in 119 of 10,000 test images." in text
+    assert "\n         0.0 MB  data\n" in text
+
+
+def test_without_data(tmp_path, checkout, capsys):
+    archive.archive(tmp_path / "archive")
+    assert capsys.readouterr().err == (
+        f"archive: without data: no official file is in {tmp_path}/data or {tmp_path}/cache/data; "
+        "the archive will train on the embedded digits only\n"
+    )
+    text = (tmp_path / "archive" / "README").read_text()
+    assert "Data files: none were there\n" in text
+    assert "test set there (put both files named below there), the network" in text
+
+
+def test_a_damaged_data_file_is_refused(tmp_path, checkout, data):
+    path = data("extra_32x32.mat", b"right")
+    path.write_bytes(b"wrong")
+    refused(
+        tmp_path / "archive",
+        f"{path} is not the official file: its md5 is 2bda2998d9b0ee197da142a0447f6725, expected "
+        "7c4f29407893c334a6cb7a87bf045c0d; replace or remove it, then start again with an empty "
+        "folder",
+    )
+
+
+def test_a_data_file_that_is_no_file_is_refused(tmp_path, checkout, data):
+    path = data("extra_32x32.mat", b"")
+    path.unlink()
+    os.mkfifo(path)
+    refused(tmp_path / "archive", f"{path} is not a regular file; give the name of a file")
 
 
 def test_only_a_commit_is_archived(tmp_path, checkout):
@@ -80,7 +144,7 @@ def test_only_a_commit_is_archived(tmp_path, checkout):
     shutil.rmtree(checkout / ".git")
     refused(
         tmp_path / "a",
-        f"{checkout} is no git checkout, which an archive is made of; make it in one",
+        f"{checkout} is not a git checkout, and an archive is of a commit; use one",
     )
 
 
@@ -88,19 +152,54 @@ def test_folder_with_files_is_left_alone(tmp_path, checkout):
     refused(checkout, f"{checkout} has files in it; name a new folder")
 
 
-def test_image_of_another_commit(tmp_path, monkeypatch):
-    docker = tmp_path / "docker"
-    docker.write_text('#!/bin/sh\n[ "$1" = image ] || echo 0123\n')
-    docker.chmod(0o755)
+@pytest.fixture
+def docker(tmp_path, monkeypatch):
+    """A stand-in for Docker, with an image of COMMIT that has two layers."""
+    facts = {"Id": "sha256:1", "Os": "linux", "Architecture": "amd64", "Size": 2_000_000}
+    facts["Config"] = {"Env": ["A=b", "C=d e"]}
+    (tmp_path / "inspect").write_text(json.dumps(facts))
+    (tmp_path / "manifest.json").write_text(
+        json.dumps([{"Layers": ["1/layer.tar", "2/layer.tar"]}])
+    )
+    with tarfile.open(tmp_path / "save", "w") as saved:
+        saved.add(tmp_path / "manifest.json", "manifest.json")
+    program = tmp_path / "docker"
+    program.write_text(
+        f"""#!/bin/sh
+        case "$1 $*" in
+            image*) cat {tmp_path}/inspect ;;
+            save*) cat {tmp_path}/save ;;
+            run*provenance*) echo {{}} ;;
+            run*) echo {COMMIT} ;;
+        esac
+        """
+    )
+    program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+
+
+def test_image(tmp_path, docker):
+    folder = tmp_path / "archive"
+    folder.mkdir()
+    assert archive._image(folder, "binaryconnect", COMMIT) == {
+        "description": "sha256:1, linux/amd64, 2 MB unpacked; sbom.json lists its packages",
+        "environment": ["A=b", "C=d e"],
+        "layers": ["1/layer.tar", "2/layer.tar"],
+    }
+    assert {path.name for path in folder.iterdir()} == {"image.tar.gz", "sbom.json"}
+
+
+def test_image_of_another_commit(tmp_path, docker):
     with pytest.raises(UserError) as error:
-        archive._image(tmp_path / "image.tar.gz", "binaryconnect", "4567")
-    assert str(error.value) == ("image binaryconnect is of commit 0123, not 4567; build it anew")
+        archive._image(tmp_path, "binaryconnect", "4567")
+    assert (
+        str(error.value) == f"image binaryconnect is of commit {COMMIT}, not 4567; build it again"
+    )
 
 
 def test_failed_command_is_named():
     with pytest.raises(UserError) as error:
         archive._call(["false", "a"])
     assert str(error.value) == (
-        "false a ... failed (see above); mend that, then start again with an empty folder"
+        "false a ... failed (see above); fix that, then start again with an empty folder"
     )
