@@ -26,6 +26,7 @@ DAMAGE = (
     LookupError,
     MemoryError,
     RuntimeError,  # an encrypted zip archive, one with an unknown compression, deep nesting
+    SyntaxError,  # the header of a NumPy array
     TypeError,
     ValueError,  # also of JSON and of text that is not UTF-8
     struct.error,

@@ -12,6 +12,18 @@ import threading
 
 import numpy as np
 import scipy.io
+from hypothesis import strategies as st
+
+
+@st.composite
+def damaged(draw, content):
+    """Bytes with a few changes: some overwritten, inserted or deleted, the end cut off."""
+    content = bytearray(content)
+    for _ in range(draw(st.integers(1, 4))):
+        start = draw(st.integers(0, len(content)))
+        end = min(len(content), start + draw(st.integers(0, 4)))
+        content[start:end] = draw(st.binary(max_size=8))
+    return bytes(content[: draw(st.integers(0, len(content)))] if draw(st.booleans()) else content)
 
 
 def md5(content):
