@@ -14,11 +14,11 @@ from lasagne.nonlinearities import identity, rectify
 import batch_norm
 import binary_connect
 import binary_net
-from reproduction.training import loop as training
+from reproduction.training import command_line, hyperparameters
 
 
 @dataclass(frozen=True)
-class Hyperparameters(training.Hyperparameters):
+class Hyperparameters(hyperparameters.Hyperparameters):
     """Those of a convolutional network; the fields with `option` can be set on the command line."""
 
     filters: int = 128  # of the first two convolutions; twice as many after each max pooling
@@ -106,35 +106,35 @@ ROWS = [
 ]
 
 
-def build_network(h):
+def build_network(hp):
     """2 x 128C3 - MP2 - 2 x 256C3 - MP2 - 2 x 512C3 - MP2 - 2 x 1024FC - 10: every convolution (max
     pooling included) and dense layer is followed by batch normalization, and all but the last by
     ReLU or, for method bnn, by binary activations."""
 
     def normalized(net, hidden):
-        if h.method == "bnn":
-            return binary_net.normalize_and_binarize(net, hidden, h.shift_based)
+        if hp.method == "bnn":
+            return binary_net.normalize_and_binarize(net, hidden, hp.shift_based)
         nonlinearity = rectify if hidden else identity
         return batch_norm.BatchNormLayer(net, epsilon=1e-4, alpha=0.1, nonlinearity=nonlinearity)
 
     net = InputLayer((None, 3, 32, 32))
-    scale = binary_net.scale_pixels if h.method == "bnn" else identity  # of the inputs
+    scale = binary_net.scale_pixels if hp.method == "bnn" else identity  # of the inputs
     for factor in (1, 2, 4):
-        filters = max(1, round(factor * h.filters * h.width))
+        filters = max(1, round(factor * hp.filters * hp.width))
         for pool in (False, True):
             net = binary_connect.Conv2DLayer(
-                net, filters, (3, 3), pad=1, nonlinearity=scale, **h.weights
+                net, filters, (3, 3), pad=1, nonlinearity=scale, **hp.weights
             )
             scale = identity
             if pool:
                 net = MaxPool2DLayer(net, (2, 2))
             net = normalized(net, hidden=True)
-    dense = max(1, round(h.units * h.width))
+    dense = max(1, round(hp.units * hp.width))
     for units, hidden in [(dense, True)] * 2 + [(10, False)]:
-        net = binary_connect.DenseLayer(net, units, nonlinearity=identity, **h.weights)
+        net = binary_connect.DenseLayer(net, units, nonlinearity=identity, **hp.weights)
         net = normalized(net, hidden)
     return net
 
 
 if __name__ == "__main__":
-    sys.exit(training.main("cifar10", ROWS, build_network))
+    sys.exit(command_line.main("cifar10", ROWS, build_network))

@@ -16,11 +16,11 @@ from lasagne.nonlinearities import identity, rectify
 import batch_norm
 import binary_connect
 import binary_net
-from reproduction.training import loop as training
+from reproduction.training import command_line, hyperparameters
 
 
 @dataclass(frozen=True)
-class Hyperparameters(training.Hyperparameters):
+class Hyperparameters(hyperparameters.Hyperparameters):
     """See the protocols in README.md; choices where no source says in DEVIATIONS.md."""
 
     num_units: int = 1024  # in each of three hidden layers
@@ -119,32 +119,32 @@ class DropoutLayer(lasagne.layers.Layer):
         return input * ((drawn + 1) * np.float32(0.5 / kept))
 
 
-def build_network(h):
+def build_network(hp):
     """784 - 3 x num_units - 10: each dense layer is followed by batch normalization, and all but
     the last by ReLU or, for method bnn, by binary activations."""
-    weights = h.weights
-    if h.cumulative_batch_norm:  # the published code: no bias, weights start uniform on (-2H, 2H)
+    weights = hp.weights
+    if hp.cumulative_batch_norm:  # the published code: no bias, weights start uniform on (-2H, 2H)
         weights.update(b=None, W=lasagne.init.GlorotUniform())
     net = InputLayer((None, 1, 28, 28))
-    if h.dropout_in:
-        net = DropoutLayer(net, h.dropout_in)
-    scale = binary_net.scale_pixels if h.method == "bnn" else identity  # of the inputs
-    for units, hidden in [(h.num_units, True)] * 3 + [(10, False)]:
+    if hp.dropout_in:
+        net = DropoutLayer(net, hp.dropout_in)
+    scale = binary_net.scale_pixels if hp.method == "bnn" else identity  # of the inputs
+    for units, hidden in [(hp.num_units, True)] * 3 + [(10, False)]:
         net = binary_connect.DenseLayer(net, units, nonlinearity=scale, **weights)
         scale = identity
         nonlinearity = rectify if hidden else identity
-        if h.method == "bnn":
-            net = binary_net.normalize_and_binarize(net, hidden, h.shift_based)
-        elif h.cumulative_batch_norm:
+        if hp.method == "bnn":
+            net = binary_net.normalize_and_binarize(net, hidden, hp.shift_based)
+        elif hp.cumulative_batch_norm:
             net = batch_norm.CumulativeBatchNormLayer(net, nonlinearity=nonlinearity)
         else:
             net = batch_norm.BatchNormLayer(
                 net, epsilon=1e-4, alpha=0.15, nonlinearity=nonlinearity
             )
-        if h.dropout_hidden and hidden:
-            net = DropoutLayer(net, h.dropout_hidden)
+        if hp.dropout_hidden and hidden:
+            net = DropoutLayer(net, hp.dropout_hidden)
     return net
 
 
 if __name__ == "__main__":
-    sys.exit(training.main("mnist", ROWS, build_network))
+    sys.exit(command_line.main("mnist", ROWS, build_network))

@@ -5,7 +5,7 @@ import sys
 from dataclasses import dataclass, field, replace
 
 import cifar10
-from reproduction.training import loop as training
+from reproduction.training import command_line
 
 
 @dataclass(frozen=True)
@@ -60,4 +60,4 @@ ROWS = [
 ]
 
 if __name__ == "__main__":
-    sys.exit(training.main("svhn", ROWS, cifar10.build_network))
+    sys.exit(command_line.main("svhn", ROWS, cifar10.build_network))

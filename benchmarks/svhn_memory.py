@@ -20,7 +20,7 @@ import scipy.io
 import cifar10
 import svhn
 from reproduction import datasets
-from reproduction.training import loop as training
+from reproduction.training import model as training
 
 SIZES = {"train": 73_257, "test": 26_032, "extra": 531_131}
 STEPS, BLOCKS = 4, 12  # steps of a block, blocks from either source, alternating

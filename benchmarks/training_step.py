@@ -55,7 +55,7 @@ def training_step(name):
     import cifar10
     import mnist
     import svhn
-    from reproduction.training import loop as training
+    from reproduction.training import model as training
 
     script, h = {
         "mnist-adam": (

@@ -14,7 +14,7 @@ from lasagne.nonlinearities import identity, rectify
 import batch_norm
 import binary_connect
 import binary_net
-from reproduction.training import loop as training
+from reproduction.training import model as training
 
 
 @pytest.fixture(params=["1", "0"], ids=["fused", "plain"], autouse=True)

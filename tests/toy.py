@@ -1,17 +1,16 @@
 """A small data set and a run on it, for the tests of training and of trained runs."""
 
 import dataclasses
+from pathlib import Path
 
 import original_stack
 
-import lasagne
 import numpy as np
 
 import mnist
 from reproduction.datasets.dataset import Dataset, Split
 from reproduction.datasets.files import File
-from reproduction.training import loop as training
-from reproduction.training import run_folder as record
+from reproduction.training import loop
 
 SMALL = dataclasses.replace(mnist.PAPER, num_units=12, batch_size=20, epochs=6, LR_start=0.1)
 
@@ -30,8 +29,12 @@ def toy(seed=0):
     return Dataset("toy", split(210), split(50), split(53), files, "none")
 
 
-def run(h, path, seed=7, test_weights="real", **options):
-    with record.RunFolder(path, {"seed": seed, "epochs": h.epochs}, **options) as folder:
-        lasagne.random.set_rng(np.random.RandomState(seed))
-        model = training.Model(mnist.build_network(h), h, test_weights)
-        return training.train(model, h, toy(), seed, folder)
+def folder_of(hp, results, seed=7):
+    """The folder of a run on the toy data."""
+    return Path(results) / f"toy/{hp.protocol}-{hp.method}/seed-{seed}"
+
+
+def run(hp, results, test_weights="real", **options):
+    """Train on the toy data; the folder of the run."""
+    loop.run(toy(), hp, mnist.build_network, 7, results, test_weights, **options)
+    return folder_of(hp, results)

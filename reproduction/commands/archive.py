@@ -20,7 +20,7 @@ from original_stack.lock import LOCK
 
 from reproduction.datasets import files as data_files
 from reproduction.deploy import network
-from reproduction.training.run_folder import surroundings as environment
+from reproduction.training.environment import environment
 
 README = """\
 BinaryConnect, reproduced in the stack it was written in: all that it takes to run commit

@@ -7,13 +7,12 @@ import sys
 
 import original_stack
 from original_stack.command_line import Parser, run
-from original_stack.errors import UserError
+from original_stack.errors import UserError, write_atomically
 
 import numpy as np
 
 from reproduction.deploy import trained
-from reproduction.training import loop as training
-from reproduction.training import run_folder as record
+from reproduction.training import model as training
 
 ENSEMBLES = (1, 2, 4, 8, 16)  # sizes, all from one set of draws
 
@@ -50,15 +49,11 @@ def evaluate(one, dataset):
     return found
 
 
-def _ensembles(model, subset):
-    """{size: error} of the averages over the first `size` of one set of draws."""
-    wrong = dict.fromkeys(ENSEMBLES, 0)
-    for start in range(0, len(subset.y), 200):
-        X, y = subset.X[start : start + 200], subset.y[start : start + 200]
-        draws = np.cumsum([model.outputs(X) for _ in range(max(ENSEMBLES))], axis=0)
-        for size in ENSEMBLES:
-            wrong[size] += int((draws[size - 1].argmax(axis=1) != y).sum())
-    return {str(size): 100 * count / len(subset.y) for size, count in wrong.items()}
+def _ensembles(model, split):
+    """{size: error} of the averages over the first `size` of one set of sampled networks."""
+    sums = np.cumsum(model.all_outputs(split, max(ENSEMBLES)), axis=0)
+    wrong = {size: int((sums[size - 1].argmax(axis=1) != split.y).sum()) for size in ENSEMBLES}
+    return {str(size): 100 * count / len(split.y) for size, count in wrong.items()}
 
 
 def write(options):
@@ -66,7 +61,9 @@ def write(options):
     one = trained.TrainedRun(options.run_dir)
     found = evaluate(one, one.dataset(options.data))
     try:
-        record.put(one.path / "evaluation.json", (json.dumps(found, indent=2) + "\n").encode())
+        write_atomically(
+            one.path / "evaluation.json", (json.dumps(found, indent=2) + "\n").encode()
+        )
     except OSError as error:
         raise UserError(
             f"cannot write {one.path}/evaluation.json: {error.strerror}; make it writable or "

@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 from original_stack.command_line import Parser, run
 
-from reproduction.training.run_folder import provenance
+from reproduction.training.environment import provenance
 
 
 def bill_of_materials(facts):

@@ -12,10 +12,9 @@ import original_stack
 from original_stack import command_line
 from original_stack.errors import UserError
 
-import cifar10
-import mnist
 from reproduction import datasets
-from reproduction.training import loop as training
+from reproduction.experiments import EXPERIMENTS
+from reproduction.training import loop
 
 RATES = {  # of Table 1, wider apart for the optimizers that do not divide by the gradient's size
     "adam-on": (0.001, 0.003, 0.01),
@@ -43,7 +42,7 @@ SETTINGS = {  # where a grid says nothing else
 
 def tune(options):
     """The command: trains what is not trained yet and prints the validation errors."""
-    script = {"mnist": mnist, "cifar10": cifar10}[options.dataset]
+    experiment = EXPERIMENTS[options.dataset]
     setting = SETTINGS[options.dataset]
     dataset = datasets.load(
         options.dataset,
@@ -53,22 +52,21 @@ def tune(options):
     )
     lines = []
     for protocol, method, grid in GRIDS[options.dataset]:
-        row = next(h for h in script.ROWS if (h.protocol, h.method) == (protocol, method))
+        row = experiment.row(protocol, method)
         for values in itertools.product(*grid.values()):
             choice = dict(zip(grid, values, strict=True))
             name = "-".join(f"{key}={value:g}" for key, value in choice.items())
             if protocol.startswith("table1"):  # decays as in the rows of Table 2
-                choice["LR_fin"] = (
-                    choice["LR_start"] * cifar10.PAPER.LR_fin / cifar10.PAPER.LR_start
-                )
-            h = dataclasses.replace(row, **{**setting, **choice})
+                paper = experiment.row("paper", method)
+                choice["LR_fin"] = choice["LR_start"] * paper.LR_fin / paper.LR_start
+            hp = dataclasses.replace(row, **{**setting, **choice})
             folder = original_stack.RESULTS / "tuning" / name
             try:
-                run = training.run(dataset, h, script.build_network, seed=1234, results=folder)
-                found = f"validation error {run['valid_error']:.2f}%"
+                run = loop.run(dataset, hp, experiment.build_network, seed=1234, results=folder)
+                outcome = f"validation error {run['valid_error']:.2f}%"
             except UserError as error:  # such as a loss that is not finite
-                found = str(error)
-            lines.append(f"{protocol:20}{method:14}{name:30}{found}")
+                outcome = str(error)
+            lines.append(f"{protocol:20}{method:14}{name:30}{outcome}")
     print("\n".join(lines))
 
 

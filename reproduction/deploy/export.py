@@ -7,7 +7,7 @@ import sys
 
 import original_stack
 from original_stack.command_line import Parser, run
-from original_stack.errors import UserError
+from original_stack.errors import UserError, write_atomically
 
 import lasagne
 import numpy as np
@@ -22,8 +22,7 @@ from reproduction.datasets import preprocessing
 from reproduction.deploy import bnn_network as packed
 from reproduction.deploy import network as deployed
 from reproduction.deploy import trained
-from reproduction.training import loop as training
-from reproduction.training import run_folder as record
+from reproduction.training import model as training
 
 
 def export(one, dataset, raw):
@@ -293,7 +292,7 @@ def write(options):
         compared = "classes equal to Theano's"
     path = one.path / "deployed.npz"
     try:
-        record.put(path, made.content())
+        write_atomically(path, made.content())
     except OSError as error:
         raise UserError(
             f"cannot write {path}: {error.strerror}; make it writable or make room"

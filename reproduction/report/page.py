@@ -17,13 +17,13 @@ from pathlib import Path
 
 import original_stack
 from original_stack.command_line import Parser, run
-from original_stack.errors import UserError
+from original_stack.errors import UserError, write_atomically
 
 import numpy as np
 import scipy.stats
 
+from reproduction.published import published as published_row
 from reproduction.report import figures
-from reproduction.training import run_folder as record
 
 CONFIDENCE = 0.95
 ENOUGH_RUNS = 3  # where the published figure is a mean over several
@@ -256,7 +256,7 @@ def departures(run):
     if not run["official_data"]:
         unofficial = ", ".join(file["name"] for file in run["data"] if not file["official"])
         found.append(f"unofficial data ({unofficial})")
-    published = record.published(run["dataset"], run["protocol"], run["method"])
+    published = published_row(run["dataset"], run["protocol"], run["method"])
     h = run["hyperparameters"]
     if h.get("width", 1) != 1:
         found.append(f"width {h['width']:g}")
@@ -537,7 +537,7 @@ def _commands(rows, of_row, benchmarks):
 def _other_settings(runs):
     groups = defaultdict(list)
     for one in runs:
-        if one.departures or record.published(*one.row) is None:
+        if one.departures or published_row(*one.row) is None:
             groups[(*one.row, "; ".join(one.departures) or "no published row")].append(one)
     lines = []
     for (*row, setting), group in sorted(groups.items()):
@@ -619,7 +619,7 @@ def write(options):
     try:
         pictures = figures.draw(runs, results / "figures")
         text = page(read_published(), runs, tuned, notes, benchmarks, pictures)
-        record.put(results / "README.md", text.encode())
+        write_atomically(results / "README.md", text.encode())
     except OSError as error:
         raise UserError(
             f"cannot write in {results}: {error.strerror}; make it writable or make room"

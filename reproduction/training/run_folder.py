@@ -1,31 +1,19 @@
-"""The record of a run: its folder, run.json, epochs.csv, checkpoint, trained model and what the
-figures need of it.
-
-As a program: prints what a run would run on, with the version of every package.
+"""The folder of a run: run.json, epochs.csv, checkpoint, trained model and what the figures need of
+it.
 
 Files appear whole or not at all, so that a crash, a kill or a full disk never leaves a broken one.
 """
 
 import csv
-import fcntl
-import hashlib
-import importlib.metadata
 import io
 import json
-import os
-import platform
-import subprocess
-import sys
-import uuid
-import zipfile
-from contextlib import contextmanager
 from pathlib import Path
 
-import original_stack
-from original_stack import command_line, lock, machine
-from original_stack.errors import UserError
+from original_stack.errors import Lock, UserError, open_regular, reading, write_atomically, writing
 
 import numpy as np
+
+from reproduction.arrays import load_npz, npz
 
 FILES = (
     "checkpoint.npz",
@@ -36,56 +24,78 @@ FILES = (
     "evaluation.json",
     "deployed.npz",
 )
+# What makes a run this run. The preprocessing follows from the hyperparameters; its description and
+# the published error may be corrected without making it another run.
+IDENTITY = (
+    "dataset",
+    "protocol",
+    "method",
+    "seed",
+    "epochs",
+    "test_weights",
+    "hyperparameters",
+    "fused",
+    "data",
+    "train_images",
+    "test_images",
+)
+AGAIN = "start the run again with --restart"
 UNITS_KEPT = 64  # of the first layer, for the figures
 COLUMNS = ["epoch", "learning_rate", "train_loss", "valid_loss", "valid_error", "seconds"]
 
 
 class RunFolder:
-    """A folder of one run, results/<dataset>/<protocol>-<method>/seed-<seed>, held by one process.
+    """The folder of a run, results/<dataset>/<protocol>-<method>/seed-<seed>, held by one process.
 
     Parameters
     ----------
     path : path
     configuration : dict
-        What makes this run this run; part of its run.json, and compared with the one found there.
+        The part of run.json that does not change. Its IDENTITY is compared with an existing run's.
     resume, restart : bool
-        Demand a run to continue; discard the run that is there.
+        Fail if there is nothing to resume; discard the existing run.
+
+    Attributes
+    ----------
+    run : dict or None
+        What run.json holds.
 
     Raises
     ------
     UserError
         If another process holds the folder, if it cannot be written, or if it holds a run of
-        another configuration or a damaged record and `restart` is false.
+        another identity or a damaged record and `restart` is false.
     """
 
     def __init__(self, path, configuration, resume=False, restart=False):
-        self.path = Path(path)
-        self.configuration = configuration
-        with _disk_errors(self.path):
+        self.path, self.configuration = Path(path), configuration
+        with self._writing():
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(self.path, os.O_RDONLY)
+            try:
+                self._lock = Lock(self.path)
+            except BlockingIOError:
+                raise UserError(
+                    f"{self.path} is in use by another process; wait for it or choose another "
+                    "--results"
+                ) from None
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._discard([path.name for path in self.path.glob(".*.part")])  # killed in `put`
+            self._discard([path.name for path in self.path.glob(".*.part")])  # of a killed process
             if restart:
                 self._discard(FILES)
-            self.run = self._found()
+            self.run = self._existing()
             if resume and not self.run:
                 raise UserError(f"--resume: no run to continue in {self.path}; leave --resume out")
-        except BlockingIOError:
-            os.close(self._lock)
-            raise UserError(
-                f"{self.path} is in use by another process; wait for it or choose another --results"
-            ) from None
-        except UserError:
-            os.close(self._lock)
+            if self.run and self.run["finished"]:
+                self._discard(["checkpoint.npz"])  # of a process killed within `finish`
+        except BaseException:
+            self._lock.release()
             raise
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
-        os.close(self._lock)
+        self._lock.release()
 
     def write(self, run, rows):
         """Write run.json (`configuration` and `run`) and epochs.csv (`rows`: dicts of COLUMNS)."""
@@ -99,7 +109,7 @@ class RunFolder:
         self._put("run.json", text.encode())
 
     def save_checkpoint(self, progress, arrays):
-        """Keep `progress` (JSON) and `arrays` ({name: array}) to continue from."""
+        """Keep `progress` (a dict) and `arrays` ({name: array}) to continue from."""
         description = json.dumps([self.configuration, progress])
         self._put("checkpoint.npz", npz(progress=description, **arrays))
 
@@ -115,65 +125,61 @@ class RunFolder:
         Raises
         ------
         UserError
-            If the checkpoint is damaged, of another configuration or of another version.
+            If the checkpoint is damaged, of another identity or of another version.
         """
         path = self.path / "checkpoint.npz"
-        if not path.exists():
-            return None
         try:
-            with open(path, "rb") as f, np.load(f, allow_pickle=False) as archive:
-                configuration, then = json.loads(str(archive["progress"]))
-                kept = {name: archive[name] for name in archive.files if name != "progress"}
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise UserError(
-                f"{path} is damaged ({error}); start the run anew with --restart"
-            ) from None
+            kept = load_npz(path, AGAIN)
+        except FileNotFoundError:
+            return None
+        with reading(path, AGAIN):
+            configuration, then = json.loads(str(kept.pop("progress")))
         self._compare(configuration)
-        if then.keys() != progress.keys() or _kinds(kept) != _kinds(arrays):
-            raise UserError(
-                f"{path} is of another version of this program; start the run anew with --restart"
-            )
+        if then.keys() != progress.keys() or _forms(kept) != _forms(arrays):
+            raise UserError(f"{path} is of another version of this program; {AGAIN}")
         return then, kept
 
     def finish(self, run, rows, model):
         """Write the model ({name: array}, the first layer's weights the first), what the figures
-        need of it (see `first_layer`) and the final record; the checkpoint has served."""
+        need of it (see `first_layer`) and the final record, and remove the checkpoint."""
         self._put("model.npz", npz(**model))
         self._put("first_layer.npz", npz(**first_layer(next(iter(model.values())))))
         self.write(run, rows)
-        (self.path / "checkpoint.npz").unlink(missing_ok=True)
+        self._discard(["checkpoint.npz"])
 
     def _put(self, name, content):
-        with _disk_errors(self.path):
-            put(self.path / name, content)
+        with self._writing():
+            write_atomically(self.path / name, content)
 
-    def _found(self):
+    def _existing(self):
+        """What run.json holds, or None where no run is."""
         path = self.path / "run.json"
-        if not path.exists():
-            if any(self.path.glob("[!.]*")):
+        try:
+            with open_regular(path) as f, reading(path, AGAIN):
+                run = json.load(f)
+                run["finished"], run["epochs_done"]
+        except FileNotFoundError:
+            # A run stopped before its first run.json leaves epochs.csv.
+            if {path.name for path in self.path.glob("[!.]*")} - {"epochs.csv"}:
                 raise UserError(
                     f"{self.path} holds files but no run.json; choose another --results or discard "
                     "them with --restart"
-                )
+                ) from None
             return None
-        try:
-            run = json.loads(path.read_text())
-            finished, _ = run["finished"], run["epochs_done"]
-        except OSError as error:
-            raise UserError(f"cannot read {path}: {error.strerror}; make it readable") from None
-        except (ValueError, KeyError, TypeError):
-            raise UserError(f"{path} is damaged; start the run anew with --restart") from None
         self._compare(run)
-        if not finished and run["epochs_done"] and not (self.path / "checkpoint.npz").exists():
+        saved = (self.path / "checkpoint.npz").exists()
+        if not run["finished"] and run["epochs_done"] and not saved:
             raise UserError(
                 f"{self.path} holds a run without the checkpoint to continue it (only its record "
-                "was kept); start it anew with --restart or choose another --results"
+                f"was kept); {AGAIN} or choose another --results"
             )
         return run
 
     def _compare(self, run):
-        for key, ours in self.configuration.items():
-            theirs = run.get(key)
+        for key in filter(self.configuration.__contains__, IDENTITY):
+            ours, theirs = self.configuration[key], run.get(key)
+            if key == "data" and run.get("official_data") and self.configuration["official_data"]:
+                continue  # the official files hold the same images in any packing
             if isinstance(ours, dict) and isinstance(theirs, dict):
                 key, ours, theirs = next(
                     ((k, v, theirs.get(k)) for k, v in ours.items() if theirs.get(k) != v),
@@ -181,36 +187,22 @@ class RunFolder:
                 )
             if ours != theirs:
                 raise UserError(
-                    f"{self.path} holds a run with {key} {_short(theirs)}, this one has "
-                    f"{_short(ours)}; use the same options, another --results, or discard it with "
-                    "--restart"
+                    f"{self.path} holds a run with {key} {_shortened(theirs)}, this one has "
+                    f"{_shortened(ours)}; use the same options, another --results, or discard it "
+                    "with --restart"
                 )
 
     def _discard(self, names):
-        with _disk_errors(self.path):
+        with self._writing():
             for name in names:
                 (self.path / name).unlink(missing_ok=True)
 
-
-def put(path, content):
-    """Write bytes to the file `path`, which has them all or, after an OSError, is as it was."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
-    try:
-        with open(temporary, "wb") as f:
-            f.write(content)
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def npz(**arrays):
-    """The bytes of an .npz of `arrays`."""
-    content = io.BytesIO()  # not straight to the file: on a full disk zipfile leaves a mess
-    np.savez(content, **arrays)
-    return content.getbuffer()
+    def _writing(self):
+        return writing(
+            self.path,
+            "make room or choose another --results, then the same command resumes from the last "
+            "checkpoint",
+        )
 
 
 def first_layer(W):
@@ -238,85 +230,10 @@ def first_layer(W):
     }
 
 
-def published(dataset, protocol, method):
-    """Row of results/published.csv (a dict) for a run, or None."""
-    with open(original_stack.ROOT / "results" / "published.csv", newline="") as f:
-        for row in csv.DictReader(f):
-            if (row["dataset"], row["protocol"], row["method"]) == (dataset, protocol, method):
-                return row
-    return None
-
-
-def surroundings():
-    """What a run ran on: versions, image (its base, if in one), processor, threads, commit."""
-    version = lock.locked_versions()
-    return {
-        "versions": {
-            "python": platform.python_version(),
-            **{name: version[name] for name in ("theano", "lasagne", "fuel", "numpy")},
-            "blas": machine.blas(),
-        },
-        "lock_sha256": hashlib.sha256(lock.LOCK.read_bytes()).hexdigest(),
-        "image": os.environ.get("BINARYCONNECT_IMAGE"),
-        "cpu": machine.processor().get("model name", platform.machine()),
-        "threads": machine.threads(),
-        **_commit(),
-    }
-
-
-def provenance():
-    """The surroundings, and {package: version} of what is installed: Python's packages, and in the
-    image Debian's."""
-    debian = {}
-    if os.environ.get("BINARYCONNECT_IMAGE"):
-        shown = subprocess.run(["dpkg-query", "--show"], capture_output=True, text=True, check=True)
-        debian = dict(line.split("\t") for line in shown.stdout.splitlines())
-    packages = {found.name: found.version for found in importlib.metadata.distributions()}
-    return {**surroundings(), "packages": dict(sorted(packages.items())), "debian": debian}
-
-
-def _commit():
-    def git(*args):
-        return subprocess.run(
-            ["git", "-C", original_stack.ROOT, *args], capture_output=True, text=True, check=True
-        ).stdout.strip()
-
-    try:
-        if os.path.samefile(git("rev-parse", "--show-toplevel"), original_stack.ROOT):
-            dirty = git("status", "--porcelain", "--", ".", ":!results")
-            return {"git_commit": git("rev-parse", "HEAD"), "git_dirty": bool(dirty)}
-    except (OSError, subprocess.CalledProcessError):
-        pass
-    # The image and the archive have their commit in a file instead.
-    commit = original_stack.ROOT / "commit"
-    found = commit.read_text().strip() if commit.exists() else None
-    return {"git_commit": found or None, "git_dirty": None}
-
-
-def _kinds(arrays):
+def _forms(arrays):
     return {name: (array.shape, array.dtype) for name, array in arrays.items()}
 
 
-def _short(value):
+def _shortened(value):
     text = json.dumps(value)
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-@contextmanager
-def _disk_errors(path):
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"cannot write {path}: {error.strerror}; make room or choose another --results, then "
-            "the same command goes on from the last checkpoint"
-        ) from None
-
-
-def main(argv=None):
-    parser = command_line.Parser(prog="provenance", description="What runs here, as JSON.")
-    return command_line.run(parser, lambda _: print(json.dumps(provenance(), indent=2)), argv)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -8,6 +8,7 @@ import pytest
 from toy import toy
 
 import mnist
+from reproduction.arrays import npz
 from reproduction.commands import evaluate
 from reproduction.deploy import trained
 from reproduction.training import loop as training
@@ -22,7 +23,7 @@ def run(tmp_path, monkeypatch):
     """run(h) trains on the toy data and returns the run's folder."""
     name = "mnist"  # its network; the toy's images have its shape
     dataset = dataclasses.replace(toy(), name=name)
-    monkeypatch.setattr("datasets.load", lambda *args, **kwargs: dataset)
+    monkeypatch.setattr("reproduction.datasets.load", lambda *args, **kwargs: dataset)
 
     def train(h):
         training.run(dataset, h, mnist.build_network, 7, tmp_path)
@@ -68,11 +69,11 @@ def test_evaluation_of_other_methods(run, method, h):
 
 def test_ensembles_average_prefixes_of_one_set_of_draws():
     y = np.array([0, 1])
-    draws = iter(np.float32([[[1, 0], [2, 0]]] * 1 + [[[0, 3], [0, 4]]] * 15))
+    samples = np.float32([[[1, 0], [2, 0]]] * 1 + [[[0, 3], [0, 4]]] * 15)
 
     class Model:
-        def outputs(self, X):
-            return next(draws)
+        def all_outputs(self, split, size):
+            return samples[:size]
 
     subset = type("Subset", (), {"X": np.zeros((2, 1)), "y": y})
     # one draw: both 0; two: sums (1, 3), (2, 4): both 1
@@ -100,7 +101,7 @@ def test_runs_that_cannot_be_evaluated(run, tmp_path, capsys):
     )
     (folder / "model.npz").write_bytes(model[:5000])
     refused(folder, capsys, damaged)
-    (folder / "model.npz").write_bytes(record.npz(**{"000_W": np.zeros(3)}))
+    (folder / "model.npz").write_bytes(npz(**{"000_W": np.zeros(3)}))
     assert evaluate.main([str(folder)]) == 2
     assert capsys.readouterr().err.startswith(
         f"evaluate: {folder}/model.npz is of another network: "

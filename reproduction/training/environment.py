@@ -1,0 +1,59 @@
+"""What a run runs on."""
+
+import hashlib
+import importlib.metadata
+import os
+import platform
+import subprocess
+
+import original_stack
+from original_stack import lock, machine
+
+
+def environment():
+    """What a run runs on: versions, image (its base, if in one), processor, threads, commit."""
+    version = lock.locked_versions()
+    return {
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version[name] for name in ("theano", "lasagne", "fuel", "numpy")},
+            "blas": machine.blas(),
+        },
+        "lock_sha256": hashlib.sha256(lock.LOCK.read_bytes()).hexdigest(),
+        "image": os.environ.get("BINARYCONNECT_IMAGE"),
+        "cpu": machine.processor().get("model name", platform.machine()),
+        "threads": machine.threads(),
+        **commit(),
+    }
+
+
+def provenance():
+    """The environment, and {package: version} of what is installed: Python's packages, and in the
+    image Debian's."""
+    debian = {}
+    if os.environ.get("BINARYCONNECT_IMAGE"):
+        shown = subprocess.run(["dpkg-query", "--show"], capture_output=True, text=True, check=True)
+        debian = dict(line.split("\t") for line in shown.stdout.splitlines())
+    packages = {package.name: package.version for package in importlib.metadata.distributions()}
+    return {**environment(), "packages": dict(sorted(packages.items())), "debian": debian}
+
+
+def commit():
+    """{"git_commit": the checked out commit, "git_dirty": whether files differ from it}; None where
+    that is not known."""
+
+    def git(*args):
+        return subprocess.run(
+            ["git", "-C", original_stack.ROOT, *args], capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        if os.path.samefile(git("rev-parse", "--show-toplevel"), original_stack.ROOT):
+            dirty = git("status", "--porcelain", "--", ".", ":!results")
+            return {"git_commit": git("rev-parse", "HEAD"), "git_dirty": bool(dirty)}
+    except (OSError, subprocess.CalledProcessError):
+        pass
+    # The image and the archive have their commit in a file instead.
+    path = original_stack.ROOT / "commit"
+    text = path.read_text().strip() if path.exists() else None
+    return {"git_commit": text or None, "git_dirty": None}

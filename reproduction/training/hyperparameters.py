@@ -1,0 +1,82 @@
+"""How the network of one row of a published table is trained. Data only: Theano is not loaded."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+TEST_WEIGHTS = ("binary", "real", "ensemble")  # see binary_connect.TEST_WEIGHTS
+
+
+@dataclass(frozen=True)
+class Hyperparameters:
+    """One row of a published table.
+
+    The page of a data set adds what its network needs.
+    """
+
+    protocol: str
+    method: Literal["none", "deterministic", "stochastic", "dropout", "bnn"]
+    epochs: int
+    batch_size: int
+    optimizer: Literal["sgd", "nesterov", "adam", "shift-based adamax"]
+    LR_start: float  # learning rate of the first epoch ...
+    LR_fin: float  # ... and what it decays to, by one factor per epoch or in LR_stages
+    H: float | Literal["Glorot"]  # magnitude of the binary weights
+    # Factor of the updates of binary weights, see binary_connect.
+    W_LR_scale: float | Literal["Glorot", "Glorot squared"]
+    # Squared hinge loss: its mean or its sum over the classes.
+    hinge: Literal["mean", "sum"] = "mean"
+    evaluate_every: int = 1  # epochs; training images are shuffled as often
+    LR_stages: int | None = None  # number of equally long stages, each with one learning rate
+    shift_based: bool = False  # method bnn as in the Torch7 experiments
+
+    @property
+    def choices(self):
+        """{option: value} by which the command line chooses this row among those of its page."""
+        return {"protocol": self.protocol, "method": self.method}
+
+    @property
+    def data_options(self):
+        """Keyword arguments of `datasets.load`."""
+        return {"inputs": "signed"} if self.method == "bnn" else {}
+
+    @property
+    def weights(self):
+        """Keyword arguments of the layers of `binary_connect`."""
+        return {
+            "binary": self.binary,
+            "stochastic": self.stochastic,
+            "H": self.H,
+            "W_LR_scale": self.W_LR_scale,
+        }
+
+    @property
+    def binary(self):
+        return self.method in ("deterministic", "stochastic", "bnn")
+
+    @property
+    def stochastic(self):
+        return self.method == "stochastic"
+
+    @property
+    def kinds_of_weights(self):
+        """The TEST_WEIGHTS that a trained network has."""
+        if self.method == "bnn":  # its activations are binary as well
+            return ("binary",)
+        return TEST_WEIGHTS if self.binary else ("real",)
+
+    @property
+    def default_test_weights(self):
+        """The papers' choice (BinaryConnect, section 2.6): binary for deterministic weights,
+        otherwise real."""
+        return "binary" if self.method in ("deterministic", "bnn") else "real"
+
+    def steps(self, images):
+        """Training steps of an epoch over a number of images: batches are full ones."""
+        return images // self.batch_size
+
+    def learning_rate(self, epoch):
+        """Learning rate of an epoch (the first is 1)."""
+        share = (epoch - 1) / self.epochs
+        if self.LR_stages:
+            share = (epoch - 1) * self.LR_stages // self.epochs / (self.LR_stages - 1)
+        return self.LR_start * (self.LR_fin / self.LR_start) ** share

@@ -1,0 +1,178 @@
+"""A network with its compiled functions, and all that training changes."""
+
+from collections import OrderedDict
+from itertools import islice
+
+import original_stack
+
+import lasagne
+import numpy as np
+import theano
+import theano.tensor as T
+
+import batch_norm
+import binary_connect
+from shift_based import shift_adamax
+
+ENSEMBLE_SIZE = 16  # networks sampled for test_weights="ensemble"
+TARGETS = 2 * np.eye(10, dtype=np.float32) - 1  # of each class
+OPTIMIZERS = {
+    "sgd": lasagne.updates.sgd,
+    "nesterov": lasagne.updates.nesterov_momentum,  # momentum 0.9
+    "adam": lasagne.updates.adam,
+    "shift-based adamax": shift_adamax,
+}
+
+
+def squared_hinge(outputs, targets, hinge, library=T):
+    """Squared hinge loss, its mean over images.
+
+    Parameters
+    ----------
+    outputs, targets : Theano expressions or arrays of shape (n, 10)
+        Targets are -1 or +1.
+    hinge : "mean" or "sum"
+        Over the classes.
+    library : module
+        theano.tensor for expressions, numpy for arrays.
+    """
+    loss = library.square(library.maximum(0.0, 1.0 - targets * outputs))
+    return loss.mean() if hinge == "mean" else loss.sum(axis=1).mean()
+
+
+def updates_of(loss, network, hp, LR):
+    """Updates of one training step. Binary weights and other parameters get separate optimizer
+    states."""
+    optimize = OPTIMIZERS[hp.optimizer]
+    updates = OrderedDict()
+    weights = lasagne.layers.get_all_params(network, binary=True)
+    if weights:
+        grads = binary_connect.compute_grads(loss, network)
+        updates = binary_connect.clipping_scaling(optimize(grads, weights, LR), network)
+    others = lasagne.layers.get_all_params(network, trainable=True)
+    updates.update(optimize(theano.grad(loss, others), others, LR))
+    return updates
+
+
+class Model:
+    """A network with its compiled functions and all that training changes.
+
+    Parameters
+    ----------
+    network : Layer
+        The output layer.
+    hp : Hyperparameters
+    test_weights : "binary", "real" or "ensemble"
+
+    Attributes
+    ----------
+    train_step : function
+        train_step(X, Y, LR) trains on one batch and returns its loss; Y holds rows of TARGETS.
+    outputs : function
+        outputs(X) of the network at test time, of shape (n, 10). With test_weights "ensemble" they
+        are of one network, sampled at each call.
+    """
+
+    def __init__(self, network, hp, test_weights):
+        self.hp, self.network, self.test_weights = hp, network, test_weights
+        self.samples = ENSEMBLE_SIZE if test_weights == "ensemble" else 1
+        X, Y = T.tensor4("X"), T.matrix("Y")
+        LR, count = T.scalar("LR"), T.scalar("count")
+        loss = squared_hinge(lasagne.layers.get_output(network, X), Y, hp.hinge)
+        at_test = {"inputs": X, "deterministic": True, "test_weights": test_weights}
+        self.train_step = theano.function(
+            [X, Y, LR], loss, updates=updates_of(loss, network, hp, LR)
+        )
+        self.outputs = theano.function([X], lasagne.layers.get_output(network, **at_test))
+        functions = [self.train_step, self.outputs]
+        self.accumulate = None
+        if batch_norm.cumulative_statistics(network, count, inputs=X):
+            self.accumulate = [
+                theano.function(
+                    [X, count],
+                    updates=batch_norm.cumulative_statistics(
+                        network, count, batch_norm_use_averages=averages, **at_test
+                    ),
+                )
+                for averages in (False, True)
+            ]
+            functions += self.accumulate
+        self.parameters = lasagne.layers.get_all_params(network)
+        shared = self.parameters + [v for f in functions for v in f.get_shared()]
+        storages = {id(variable.container): variable for variable in reversed(shared)}
+        self.shared = list(reversed(storages.values()))
+
+    def state(self):
+        """{name: array}, a copy of everything that training changes."""
+        return {f"state{i:03d}": v.get_value() for i, v in enumerate(self.shared)}
+
+    def set_state(self, arrays):
+        """Continue from what `state` returned."""
+        for i, variable in enumerate(self.shared):
+            variable.set_value(arrays[f"state{i:03d}"])
+
+    def parameter_values(self):
+        """{name: array}, a copy of the network's parameters in the order of its layers."""
+        return {f"{i:03d}_{p.name}": p.get_value() for i, p in enumerate(self.parameters)}
+
+    def recompute_statistics(self, *splits):
+        """Recompute the batch-norm statistics of the published MNIST code from `splits`: for each
+        split, one batch is normalized by its own statistics, then all batches by the statistics so
+        far. Other networks are left as they are."""
+        if self.accumulate is None:
+            return
+        first, following = self.accumulate
+        count = 0
+        for split in splits:
+            for i, (X, _) in enumerate(split.batches(self.hp.batch_size)):
+                for function in (first, following) if i == 0 else (following,):
+                    count += 1
+                    function(X, count)
+
+    def renew_statistics(self, split):
+        """Replace the running batch-norm statistics accumulated over sampled weights by averages
+        computed with the test weights, over the full batches of `split`.
+
+        Returns
+        -------
+        bool
+            Whether the network has such statistics; those of other networks are left as they are.
+        """
+        if self.accumulate is not None or not self.hp.stochastic:
+            return False
+        X, count = T.tensor4("X"), T.scalar("count")
+        output = lasagne.layers.get_output(
+            self.network,
+            X,
+            deterministic=True,
+            test_weights=self.test_weights,
+            batch_norm_use_averages=False,
+            batch_norm_alpha=1 / count,
+        )
+        forward = theano.function([X, count], output)
+        full = self.hp.steps(len(split.y))
+        for i, (images, _) in enumerate(islice(split.batches(self.hp.batch_size), full)):
+            forward(images, i + 1)
+        return True
+
+    def all_outputs(self, split, samples=1):
+        """Outputs for all images of a split, at test time.
+
+        Parameters
+        ----------
+        split : datasets.Split
+        samples : int
+            Networks whose outputs are computed for a batch before the next one.
+
+        Returns
+        -------
+        array of shape (samples, n, 10)
+        """
+        batches = split.batches(max(self.hp.batch_size, 200))
+        return np.concatenate([[self.outputs(X) for _ in range(samples)] for X, _ in batches], 1)
+
+    def evaluate(self, split):
+        """(loss, error in percent) over all images of a split."""
+        outputs = self.all_outputs(split, self.samples).mean(axis=0)
+        loss = squared_hinge(outputs, TARGETS[split.y], self.hp.hinge, library=np)
+        return float(loss), 100.0 * float(np.mean(outputs.argmax(axis=1) != split.y))

@@ -1,0 +1,40 @@
+import hashlib
+import os
+
+import original_stack
+from original_stack import lock
+
+from reproduction.training import environment
+
+
+def test_environment():
+    found = environment.environment()
+    assert found["versions"]["blas"].startswith("OpenBLAS 0.3.")
+    assert found["threads"] == int(os.environ["OMP_NUM_THREADS"])
+    assert found["cpu"]
+    assert set(found) == {
+        "versions",
+        "lock_sha256",
+        "image",
+        "cpu",
+        "threads",
+        "git_commit",
+        "git_dirty",
+    }
+
+
+def test_commit_of_a_copy_without_git(tmp_path, monkeypatch):
+    monkeypatch.setattr(original_stack, "ROOT", tmp_path)
+    assert environment.commit() == {"git_commit": None, "git_dirty": None}
+    (tmp_path / "commit").write_text("")
+    assert environment.commit() == {"git_commit": None, "git_dirty": None}
+    (tmp_path / "commit").write_text("0123abc\n")
+    assert environment.commit() == {"git_commit": "0123abc", "git_dirty": None}
+
+
+def test_provenance(monkeypatch):
+    monkeypatch.delenv("BINARYCONNECT_IMAGE", raising=False)
+    found = environment.provenance()
+    assert (found["packages"]["Theano"], found["debian"]) == ("1.0.5", {})
+    assert found["image"] is None
+    assert found["lock_sha256"] == hashlib.sha256(lock.LOCK.read_bytes()).hexdigest()

@@ -1,0 +1,54 @@
+import dataclasses
+
+import original_stack
+
+import lasagne
+import numpy as np
+import pytest
+from checks import assert_near
+from toy import SMALL, toy
+
+import mnist
+from reproduction.training.model import ENSEMBLE_SIZE, Model
+
+RELEASED = dataclasses.replace(
+    mnist.RELEASE, num_units=12, batch_size=20, epochs=3, dropout_hidden=0.5
+)
+
+
+def test_ensemble_averages_the_outputs_of_several_networks():
+    hp = dataclasses.replace(SMALL, method="stochastic")
+    lasagne.random.set_rng(np.random.RandomState(1))
+    model = Model(mnist.build_network(hp), hp, "ensemble")
+    model.recompute_statistics(toy().train)
+    X = toy().test.X
+    outputs = [model.outputs(X) for _ in range(2)]
+    assert abs(outputs[0] - outputs[1]).max() > 0.01
+    assert model.samples == ENSEMBLE_SIZE
+
+
+def test_statistics_of_the_test_weights():
+    hp = dataclasses.replace(mnist.RELEASE, num_units=6, batch_size=40)  # five, and 10 images left
+    lasagne.random.set_rng(np.random.RandomState(1))
+    network = mnist.build_network(hp)
+    model = Model(network, hp, "binary")
+    split = toy().train
+    before = model.parameter_values()
+    assert model.renew_statistics(split)
+    after = model.parameter_values()
+    changed = [name for name in before if not np.array_equal(before[name], after[name])]
+    assert changed == [name for name in before if name.endswith(("_mean", "_std"))]
+    dense, first = lasagne.layers.get_all_layers(network)[1:3]
+    binary = np.where(dense.W.get_value() >= 0, dense.H, -dense.H)
+    batches = np.split(split.X.reshape(210, 784)[:200] @ binary, 5)
+    assert_near(first.mean.get_value()[0], np.mean([b.mean(0) for b in batches], axis=0))
+    assert_near(first.std.get_value()[0], np.mean([b.std(0) for b in batches], axis=0))
+
+
+@pytest.mark.parametrize("hp", [SMALL, dataclasses.replace(RELEASED, method="deterministic")])
+def test_statistics_that_are_the_test_weights_already_stay(hp):
+    model = Model(mnist.build_network(hp), hp, "binary")
+    before = model.parameter_values()
+    assert not model.renew_statistics(toy().train)
+    after = model.parameter_values()
+    assert all(np.array_equal(before[name], after[name]) for name in before)
