@@ -11,11 +11,18 @@ import statistics
 import sys
 from pathlib import Path
 
-import original_stack
 from original_stack import machine
 from original_stack.command_line import Parser, run
 
-from rivals import Rival, alternate, environment, ratio, serve
+from rivals import (
+    Rival,
+    alternate,
+    environment,
+    foreign_environment,
+    ratio,
+    write_record,
+)
+from serve import serve
 
 BATCH = 50
 LAYERS = [  # channels, filters, height and width
@@ -99,8 +106,9 @@ def measure(args):
         script = Path(__file__).with_name("torch_convolution.py")
         command = [args.torch_python, script, "--threads", machine.threads()]
         layers = ["--batch", BATCH, "--layers", json.dumps(LAYERS)]
-        rivals["PyTorch"] = Rival([*command, *layers])
-        rivals["PyTorch channels last"] = Rival([*command, *layers, "--channels-last"])
+        foreign = foreign_environment()
+        rivals["PyTorch"] = Rival([*command, *layers], foreign)
+        rivals["PyTorch channels last"] = Rival([*command, *layers, "--channels-last"], foreign)
     times = alternate(rivals, ROUNDS, STEPS)
     for rival in rivals.values():
         rival.close()
@@ -112,10 +120,7 @@ def measure(args):
     for name, milliseconds in times.items():
         median = statistics.median(milliseconds)
         print(f"{name:22}{median:8.1f} ms {record['over_binarized'][name]:8.2f} x binarized")
-    path = original_stack.RESULTS / "benchmarks" / "convolution.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(record, indent=1) + "\n")
-    print(path)
+    write_record("convolution", record)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import larq_compute_engine
 import numpy as np
 import tensorflow as tf
 from larq_compute_engine.tflite.python.interpreter import Interpreter
-from rivals import serve
+from serve import serve
 
 
 def main():

@@ -8,37 +8,29 @@ import os
 import platform
 import statistics
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import original_stack
 from original_stack import lock, machine
-from original_stack.errors import UserError
+from original_stack.errors import UserError, write_atomically, writing
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def serve(step, least=3, **facts):
-    """What a rival's process runs: a first `step`, then a block of them, `least` at least, for each
-    line of input.
-
-    Prints a line of JSON each: `facts` and the clock's time after the first step; then the block's
-    median time of a step in milliseconds.
-    """
-    step()
-    print(json.dumps({"ready": time.time(), **facts}), flush=True)
-    for line in sys.stdin:
-        times = []
-        while len(times) < least or sum(times) < float(line):
-            start = time.perf_counter()
-            step()
-            times.append(time.perf_counter() - start)
-        print(json.dumps(1e3 * statistics.median(times)), flush=True)
+# What this project, or its user for this project, tells Python, OpenMP, BLAS and Theano.
+SETTINGS = ("GOMP_", "GOTO_", "KMP_", "MKL_", "OMP_", "OPENBLAS_", "PYTHON", "THEANO")
 
 
 class Rival:
     """A process that runs `serve`.
+
+    Parameters
+    ----------
+    command : list
+        Words of the command line.
+    environment : dict
+        Its environment variables: ours, or `foreign_environment()` for other engines.
 
     Attributes
     ----------
@@ -48,11 +40,11 @@ class Rival:
         What it says of itself.
     """
 
-    def __init__(self, command, **environment):
-        begun = time.time()
+    def __init__(self, command, environment=os.environ):
+        begun = time.monotonic()
         self._process = subprocess.Popen(
             [str(word) for word in command],
-            env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+            env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -63,6 +55,7 @@ class Rival:
     def _read(self):
         line = self._process.stdout.readline()
         if not line:
+            self.close()
             raise UserError(
                 f"{' '.join(self._process.args)} ended early; expected timings; see above"
             )
@@ -74,8 +67,14 @@ class Rival:
         return self._read()
 
     def close(self):
-        self._process.stdin.close()
-        self._process.wait()
+        self._process.communicate()
+
+
+def foreign_environment():
+    """The environment for another engine: without our settings, but with our number of threads, so
+    that it runs as its own authors would have it."""
+    others = {name: value for name, value in os.environ.items() if not name.startswith(SETTINGS)}
+    return {**others, "OMP_NUM_THREADS": str(machine.threads())}
 
 
 def alternate(rivals, rounds, seconds=0.25):
@@ -95,11 +94,27 @@ def ratio(times, name, other):
     return statistics.median(a / b for a, b in zip(times[name], times[other], strict=True))
 
 
-def update_readme(mark, lines, path=ROOT / "README.md"):
-    """Puts `lines` between the mark and the next end in the README."""
+def write_record(name, record):
+    """Write results/benchmarks/<name>.json, whole or not at all."""
+    path = original_stack.RESULTS / "benchmarks" / f"{name}.json"
+    _write(path, json.dumps(record, indent=1) + "\n")
+
+
+def update_page(mark, lines):
+    """Put `lines` between the mark and the next end in results/benchmarks/README.md; results that
+    go elsewhere have no such page."""
+    if original_stack.RESULTS != ROOT / "results":
+        return
+    path = original_stack.RESULTS / "benchmarks" / "README.md"
     before, mark, rest = path.read_text().partition(f"<!-- made by {mark} -->\n")
     _, end, after = rest.partition("<!-- end -->")
-    path.write_text(before + mark + "\n".join(lines) + "\n" + end + after)
+    _write(path, before + mark + "\n".join(lines) + "\n" + end + after)
+
+
+def _write(path, text):
+    with writing(path, "make room or name another folder: BINARYCONNECT_RESULTS=DIR"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, text.encode())
 
 
 def environment():

@@ -4,7 +4,7 @@ import argparse
 import json
 
 import torch
-from rivals import serve
+from serve import serve
 from torch.nn.functional import conv2d
 
 

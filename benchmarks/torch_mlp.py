@@ -4,7 +4,7 @@ multiplication and addition."""
 import argparse
 
 import torch
-from rivals import serve
+from serve import serve
 from torch.nn.functional import linear
 
 

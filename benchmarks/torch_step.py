@@ -6,7 +6,7 @@ import argparse
 import math
 
 import torch
-from rivals import serve
+from serve import serve
 from torch.nn.functional import batch_norm, conv2d, dropout, max_pool2d, relu
 
 MNIST = [("dense", i, o) for i, o in ((784, 1024), (1024, 1024), (1024, 1024), (1024, 10))]

@@ -6,13 +6,14 @@ Steps: MNIST's network of 3 x 1024 with batches of 200, by Adam with scaling and
 (mnist-adam) or by the published protocol (mnist-published); the published networks of CIFAR-10 and
 SVHN (cifar10, svhn), all stochastic; those of Binarized Neural Networks, as in Theano (mnist-bnn,
 cifar10-bnn). Rivals take turns of a quarter of a second, and ratios are taken within a turn. Prints
-a table and writes results/benchmarks/<step>.json.
+a table and writes results/benchmarks/<step>.json and the table in results/benchmarks/README.md.
 """
 
 import argparse
 import ctypes
 import dataclasses
 import json
+import os
 import statistics
 import sys
 import tempfile
@@ -23,7 +24,16 @@ from original_stack import machine
 from original_stack.command_line import Parser, run
 from original_stack.errors import UserError
 
-from rivals import ROOT, Rival, alternate, environment, ratio, serve, update_readme
+from rivals import (
+    Rival,
+    alternate,
+    environment,
+    foreign_environment,
+    ratio,
+    update_page,
+    write_record,
+)
+from serve import serve
 
 STEPS = ("mnist-adam", "mnist-published", "cifar10", "svhn", "mnist-bnn", "cifar10-bnn")
 ROUNDS = 20
@@ -117,19 +127,19 @@ def rivals_of(name, torch_python):
     this = [sys.executable, __file__, name, "--rival"]
     rivals = {
         "fused": Rival([*this, "fused"]),
-        "plain": Rival([*this, "fused"], BINARYCONNECT_FUSED="0"),
+        "plain": Rival([*this, "fused"], {**os.environ, "BINARYCONNECT_FUSED": "0"}),
         "products": Rival([*this, "products"]),
     }
     if torch_python:
         script = Path(__file__).with_name("torch_step.py")
         command = [torch_python, script, name, "--threads", machine.threads()]
-        rivals["PyTorch"] = Rival(command)
-        rivals["torch.compile"] = Rival([*command, "--compile"])
+        orders = {"": []}
         if name in CONVOLUTIONAL_PRODUCTS:
-            rivals["PyTorch, channels last"] = Rival([*command, "--channels-last"])
-            rivals["torch.compile, channels last"] = Rival(
-                [*command, "--compile", "--channels-last"]
-            )
+            orders[", channels last"] = ["--channels-last"]
+        foreign = foreign_environment()
+        for order, options in orders.items():
+            rivals["PyTorch" + order] = Rival([*command, *options], foreign)
+            rivals["torch.compile" + order] = Rival([*command, *options, "--compile"], foreign)
     return rivals
 
 
@@ -143,7 +153,8 @@ def compare(name, torch_python):
     with tempfile.TemporaryDirectory() as cache:
         for kind in ("cold_cache", "warm_cache"):
             command = [sys.executable, __file__, name, "--rival", "fused"]
-            rival = Rival(command, THEANO_FLAGS="", BINARYCONNECT_CACHE=cache)
+            cold = {"THEANO_FLAGS": "", "BINARYCONNECT_CACHE": cache}
+            rival = Rival(command, {**os.environ, **cold})
             starts[kind] = rival.start
             rival.close()
     torch = rivals["PyTorch"].facts["version"] if torch_python else None
@@ -168,17 +179,13 @@ def table(records):
             yield f"{row} | {record['over_fused'][rival]:.2f} |"
     yield ""
     for record in records:
-        machine, starts = record["machine"], record["seconds_to_first_step"]
-        torch = f", PyTorch {machine['torch']}" if machine["torch"] else ""
+        facts, starts = record["machine"], record["seconds_to_first_step"]
+        torch = f", PyTorch {facts['torch']}" if facts["torch"] else ""
         yield (
-            f"{record['step']}: {machine['processor']}, {machine['threads']} threads, "
-            f"{machine['blas']}{torch}; from the command to the first step "
+            f"{record['step']}: {facts['processor']}, {facts['threads']} threads, "
+            f"{facts['blas']}{torch}; from the command to the first step "
             f"{starts['warm_cache']:.1f} s, {starts['cold_cache']:.1f} s with nothing compiled yet."
         )
-
-
-def records_of(steps):
-    return [original_stack.RESULTS / "benchmarks" / f"{step}.json" for step in steps]
 
 
 def main(argv=None):
@@ -202,15 +209,13 @@ def measure(args):
         dense = BNN_PRODUCTS if args.steps[0] == "mnist-bnn" else MNIST_PRODUCTS
         serve(products(CONVOLUTIONAL_PRODUCTS.get(args.steps[0], dense)))
     else:
-        steps = args.steps or STEPS
-        for name, file in zip(steps, records_of(steps), strict=True):
+        for name in args.steps or STEPS:
             record = compare(name, args.torch_python)
             print("\n".join(table([record])), flush=True)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(json.dumps(record, indent=1) + "\n")
-        if original_stack.RESULTS == ROOT / "results":
-            records = [json.loads(file.read_text()) for file in records_of(STEPS) if file.exists()]
-            update_readme("./reproduce benchmark", table(records))
+            write_record(name, record)
+        files = [original_stack.RESULTS / "benchmarks" / f"{step}.json" for step in STEPS]
+        records = [json.loads(file.read_text()) for file in files if file.exists()]
+        update_page("./reproduce benchmark", table(records))
 
 
 if __name__ == "__main__":

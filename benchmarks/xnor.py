@@ -8,23 +8,31 @@ kernels that this processor has, by OpenBLAS and by a plain float kernel (plain_
 vectorized, on all threads). Packed products take packed operands; networks take pixels. The plain
 kernel and Larq Compute Engine, which is not optimized for x86, do a part of the large tasks, and
 their times are scaled up. Rivals take turns, and ratios are taken within a turn. Prints a table and
-writes results/benchmarks/xnor.json.
+writes results/benchmarks/xnor.json and the table in results/benchmarks/README.md.
 """
 
 import argparse
-import json
+import os
 import statistics
 import sys
 import tempfile
 import types
 from pathlib import Path
 
-import original_stack
 from original_stack import machine
 from original_stack.command_line import Parser, run
 from original_stack.errors import UserError
 
-from rivals import ROOT, Rival, alternate, environment, ratio, serve, update_readme
+from rivals import (
+    Rival,
+    alternate,
+    environment,
+    foreign_environment,
+    ratio,
+    update_page,
+    write_record,
+)
+from serve import serve
 
 SIZES = (1024, 2048, 4096, 8192)
 UNITS, IMAGES = 4096, 10_000
@@ -112,7 +120,7 @@ def pixels_of(images):
 
 
 def export_network(units, path):
-    """Writes the packed network; returns sizes of its weights."""
+    """Write the packed network and return the sizes of its weights."""
     import numpy as np
 
     from reproduction.datasets.dataset import Dataset, Split
@@ -121,12 +129,12 @@ def export_network(units, path):
     part = Split(np.float32(pixels_of(CHECKED)) * 2 - 255, np.zeros(CHECKED, int))
     dataset = Dataset("mnist", part, part, part, files=(), preprocessing="")
     run = {"dataset": "mnist", "protocol": "bnn-theano", "method": "bnn", "seed": 0}
-    one = types.SimpleNamespace(run=run, network=lambda: network_of(units))
-    made, unequal = export.export_bnn(one, dataset)
+    trained = types.SimpleNamespace(run=run, network=lambda: network_of(units))
+    packed, unequal = export.export_bnn(trained, dataset)
     if unequal:
         raise UserError("packed and Theano networks differ; expected equal outputs")
-    Path(path).write_bytes(made.content())
-    return made.sizes()
+    Path(path).write_bytes(packed.content())
+    return packed.sizes()
 
 
 def network(rival, units, images, path):
@@ -141,10 +149,10 @@ def network(rival, units, images, path):
 
     pixels = pixels_of(images)
     if rival == "xnor":
-        made = deployed.load(path)
+        packed = deployed.load(path)
 
         def step():
-            return made.outputs(pixels)
+            return packed.outputs(pixels)
     else:
         X = T.matrix()
         x = X
@@ -174,7 +182,7 @@ def rivals_of(task, size, images, path, options):
     this = [sys.executable, __file__, "--task", task, "--size", size, "--images", images]
     this += ["--path", path, "--rival"]
     rivals = {
-        f"xnor, {kernel}": Rival([*this, "xnor"], BINARYCONNECT_XNOR=kernel)
+        f"xnor, {kernel}": Rival([*this, "xnor"], {**os.environ, "BINARYCONNECT_XNOR": kernel})
         for kernel in xnor.kernels()
     }
     rivals["OpenBLAS sgemm"] = Rival([*this, "sgemm"])
@@ -187,7 +195,8 @@ def rivals_of(task, size, images, path, options):
             if python:
                 command = [python, Path(__file__).with_name(script), "--units", size]
                 command += ["--images", min(images, most), "--of", images]
-                rivals[name] = Rival([*command, "--threads", machine.threads()])
+                command += ["--threads", machine.threads()]
+                rivals[name] = Rival(command, foreign_environment())
     return rivals
 
 
@@ -202,14 +211,14 @@ def compare(task, size, images, path, options):
     parts = {name: rival.facts.pop("part") for name, rival in rivals.items()}
     for rival in rivals.values():
         rival.close()
-    times = {name: [t / parts[name] for t in found] for name, found in times.items()}
+    times = {name: [t / parts[name] for t in measured] for name, measured in times.items()}
     ours = [name for name in rivals if name.startswith("xnor, ")]
     return {
         "task": task,
         "size": size,
         "images": images,
         "median_milliseconds": {name: statistics.median(t) for name, t in times.items()},
-        "over": {one: {name: ratio(times, name, one) for name in times} for one in ours},
+        "over": {kernel: {name: ratio(times, name, kernel) for name in times} for kernel in ours},
         "part_timed": parts,
         "versions": {name: r.facts["version"] for name, r in rivals.items() if r.facts},
         "milliseconds": times,
@@ -236,13 +245,13 @@ def table(records):
             yield f"| {title(record)} | {name} | {milliseconds:.4g} | {ratios} |"
 
 
-def footnote(weights, machine):
+def footnote(weights, facts):
     whole, packed = weights
-    others = "".join(f", {name} {version}" for name, version in machine["versions"].items())
+    others = "".join(f", {name} {version}" for name, version in facts["versions"].items())
     return (
         f"Weights of the network: {whole:,} bytes as float32, {packed:,} packed, "
-        f"{whole / packed:.1f} times less. {machine['processor']}, {machine['threads']} threads, "
-        f"{machine['blas']}{others}."
+        f"{whole / packed:.1f} times less. {facts['processor']}, {facts['threads']} threads, "
+        f"{facts['blas']}{others}."
     )
 
 
@@ -288,11 +297,8 @@ def measure(args):
     print(note)
     if args.small:
         return
-    file = original_stack.RESULTS / "benchmarks" / "xnor.json"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(record, indent=1) + "\n")
-    if original_stack.RESULTS == ROOT / "results":
-        update_readme("./reproduce benchmark xnor", [*table(records), "", note])
+    write_record("xnor", record)
+    update_page("./reproduce benchmark xnor", [*table(records), "", note])
 
 
 if __name__ == "__main__":
