@@ -9,11 +9,12 @@ import io
 import json
 from pathlib import Path
 
-from original_stack.errors import Lock, UserError, open_regular, reading, write_atomically, writing
+from original_stack.errors import Lock, UserError, reading, write_atomically, writing
 
 import numpy as np
 
 from reproduction.arrays import load_npz, npz
+from reproduction.training.records import read_run
 
 FILES = (
     "checkpoint.npz",
@@ -155,9 +156,7 @@ class RunFolder:
         """What run.json holds, or None where no run is."""
         path = self.path / "run.json"
         try:
-            with open_regular(path) as f, reading(path, AGAIN):
-                run = json.load(f)
-                run["finished"], run["epochs_done"]
+            run = read_run(path, AGAIN)
         except FileNotFoundError:
             # A run stopped before its first run.json leaves epochs.csv.
             if {path.name for path in self.path.glob("[!.]*")} - {"epochs.csv"}:
