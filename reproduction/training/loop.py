@@ -10,7 +10,6 @@ import math
 import signal
 import sys
 import time
-from dataclasses import dataclass, field
 
 from original_stack.command_line import Stopped
 from original_stack.errors import UserError
@@ -23,90 +22,10 @@ import fused
 from reproduction.published import published
 from reproduction.training.environment import environment
 from reproduction.training.model import TARGETS, Model
+from reproduction.training.progress import Progress, Snapshot
 from reproduction.training.run_folder import COLUMNS, RunFolder
 
 CHECKPOINT_INTERVAL = 60  # seconds
-
-
-@dataclass
-class Progress:
-    """How far a run is.
-
-    Attributes
-    ----------
-    started : str
-        Date and time.
-    environment : dict
-        What it runs on now.
-    epoch : int
-        Epochs done.
-    seconds : float
-        Of training, in all processes that the run had.
-    rows : list of dict
-        One of COLUMNS for each evaluation.
-    best : dict
-        best_epoch, and its valid_error and test_error in percent.
-    earlier : list of dict
-        Other environments that the run had, each with `until_epoch`.
-    """
-
-    started: str
-    environment: dict
-    epoch: int = 0
-    seconds: float = 0.0
-    rows: list = field(default_factory=list)
-    best: dict = field(
-        default_factory=lambda: dict.fromkeys(("best_epoch", "valid_error", "test_error"))
-    )
-    earlier: list = field(default_factory=list)
-
-    def move_to(self, environment):
-        """Continue in another environment, or in the same."""
-        last = self.earlier[-1]["until_epoch"] if self.earlier else 0
-        if self.environment != environment and self.epoch > last:
-            self.earlier.append({"until_epoch": self.epoch, **self.environment})
-        self.environment = environment
-
-    def note(self, row, seconds):
-        """An epoch is done, `seconds` after the run began; its row is kept if it was evaluated."""
-        self.epoch, self.seconds = row["epoch"], seconds
-        row["seconds"] = round(seconds, 1)
-        if row["valid_error"] is not None:
-            self.rows.append(row)
-
-    def is_best(self, valid_error):
-        """Whether no evaluation so far had a lower validation error: a tie goes to the later
-        epoch."""
-        return valid_error <= min((row["valid_error"] for row in self.rows), default=math.inf)
-
-    def record(self, finished=False, **more):
-        """The part of run.json that changes."""
-        return {
-            "epochs_done": self.epoch,
-            "finished": finished,
-            **self.best,
-            "started": self.started,
-            "seconds": round(self.seconds, 1),
-            **self.environment,
-            "earlier": self.earlier,
-            **more,
-        }
-
-
-@dataclass
-class Snapshot:
-    """Arrays by name: the state of a model after an epoch, and its parameters at the best epoch."""
-
-    state: dict
-    best: dict
-
-    def arrays(self):
-        return {**self.state, **{f"best_{name}": array for name, array in self.best.items()}}
-
-    def restore(self, arrays):
-        """Take what `arrays` returned."""
-        self.state = {name: arrays[name] for name in self.state}
-        self.best = {name: arrays[f"best_{name}"] for name in self.best}
 
 
 def run(dataset, hp, build_network, seed, results, test_weights=None, resume=False, restart=False):
@@ -217,7 +136,7 @@ def train(model, hp, dataset, seed, folder):
                     sys.stdout.flush()
                 # The first epoch is always saved: a record never lacks its checkpoint.
                 if signals.received or time.monotonic() - saved >= CHECKPOINT_INTERVAL:
-                    folder.save_checkpoint(dataclasses.asdict(progress), snapshot.arrays())
+                    folder.save_checkpoint(progress, snapshot)
                     saved = time.monotonic()
                 folder.write(progress.record(), progress.rows)
                 if signals.received and progress.epoch < hp.epochs:
@@ -229,16 +148,11 @@ def train(model, hp, dataset, seed, folder):
 def _begin(model, folder):
     """Progress and snapshot of a run that begins, or that its checkpoint continues."""
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    progress = Progress(started=now, environment=environment())
+    here = environment()
     snapshot = Snapshot(model.state(), model.parameter_values())
-    checkpoint = folder.load_checkpoint(dataclasses.asdict(progress), snapshot.arrays())
-    if checkpoint:
-        here = progress.environment
-        kept, arrays = checkpoint
-        progress = Progress(**kept)
-        progress.move_to(here)
-        snapshot.restore(arrays)
-        model.set_state(arrays)
+    progress = folder.load_checkpoint(snapshot) or Progress(now, here)
+    progress.move_to(here)
+    model.set_state(snapshot.state)
     return progress, snapshot
 
 

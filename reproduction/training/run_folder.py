@@ -5,16 +5,19 @@ Files appear whole or not at all, so that a crash, a kill or a full disk never l
 """
 
 import csv
+import dataclasses
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 from original_stack.errors import Lock, UserError, reading, write_atomically, writing
 
 import numpy as np
 
 from reproduction.arrays import load_npz, npz
-from reproduction.training.records import read_run
+from reproduction.training.progress import Progress
+from reproduction.training.records import Row, check, read_run
 
 FILES = (
     "checkpoint.npz",
@@ -42,7 +45,7 @@ IDENTITY = (
 )
 AGAIN = "start the run again with --restart"
 UNITS_KEPT = 64  # of the first layer, for the figures
-COLUMNS = ["epoch", "learning_rate", "train_loss", "valid_loss", "valid_error", "seconds"]
+COLUMNS = list(Row.__annotations__)  # of epochs.csv
 
 
 class RunFolder:
@@ -109,19 +112,18 @@ class RunFolder:
         self._put("epochs.csv", table.getvalue().encode())
         self._put("run.json", text.encode())
 
-    def save_checkpoint(self, progress, arrays):
-        """Keep `progress` (a dict) and `arrays` ({name: array}) to continue from."""
-        description = json.dumps([self.configuration, progress])
-        self._put("checkpoint.npz", npz(progress=description, **arrays))
+    def save_checkpoint(self, progress, snapshot):
+        """Keep a `Progress` and a `Snapshot` to continue from."""
+        description = json.dumps([self.configuration, dataclasses.asdict(progress)])
+        self._put("checkpoint.npz", npz(progress=description, **snapshot.arrays()))
 
-    def load_checkpoint(self, progress, arrays):
-        """(progress, arrays) as they were kept, or None where nothing is.
+    def load_checkpoint(self, snapshot):
+        """The `Progress` that was kept, or None where nothing is; its arrays go to `snapshot`.
 
         Parameters
         ----------
-        progress : dict
-        arrays : dict of str to ndarray
-            Those of a run that begins: what was kept must have their names, shapes and types.
+        snapshot : Snapshot
+            Of the same network.
 
         Raises
         ------
@@ -130,15 +132,22 @@ class RunFolder:
         """
         path = self.path / "checkpoint.npz"
         try:
-            kept = load_npz(path, AGAIN)
+            arrays = load_npz(path, AGAIN)
         except FileNotFoundError:
             return None
         with reading(path, AGAIN):
-            configuration, then = json.loads(str(kept.pop("progress")))
+            configuration, progress = json.loads(str(arrays.pop("progress")))
+            check([configuration, progress], list[dict[str, Any]])
         self._compare(configuration)
-        if then.keys() != progress.keys() or _forms(kept) != _forms(arrays):
+        names = {field.name for field in dataclasses.fields(Progress)}
+        if progress.keys() != names or not snapshot.fits(arrays):
             raise UserError(f"{path} is of another version of this program; {AGAIN}")
-        return then, kept
+        with reading(path, AGAIN):
+            check(progress, Progress)
+            if progress["epoch"] > self.configuration["epochs"]:
+                raise ValueError(f"epoch {progress['epoch']} of {self.configuration['epochs']}")
+        snapshot.restore(arrays)
+        return Progress(**progress)
 
     def finish(self, run, rows, model):
         """Write the model ({name: array}, the first layer's weights the first), what the figures
@@ -227,10 +236,6 @@ def first_layer(W):
         "edges": edges.astype(np.float32),
         "weights": kept.astype(np.float16),
     }
-
-
-def _forms(arrays):
-    return {name: (array.shape, array.dtype) for name, array in arrays.items()}
 
 
 def _shortened(value):

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import subprocess
 import sys
@@ -9,14 +10,36 @@ from original_stack.errors import UserError
 import numpy as np
 import pytest
 
+from reproduction.arrays import npz
+from reproduction.training.progress import Progress, Snapshot
 from reproduction.training.run_folder import RunFolder, first_layer
 
-CONFIGURATION = {"dataset": "toy", "epochs": 10, "hyperparameters": {"LR_start": 0.3, "H": 1.0}}
+CONFIGURATION = {
+    "dataset": "toy",
+    "protocol": "paper",
+    "method": "none",
+    "seed": 7,
+    "epochs": 10,
+    "test_weights": "real",
+    "published_error": 1.18,
+    "hyperparameters": {"LR_start": 0.3, "H": 1.0},
+    "data": [{"name": "a.gz", "md5": "0" * 32, "official": True}],
+    "official_data": True,
+    "preprocessing": "none",
+    "test_images": 53,
+}
 ROWS = [
     {"epoch": 2, "learning_rate": 0.3, "train_loss": 1.5, "valid_loss": 1.25, "valid_error": 2.5}
 ]
-RUN = {"epochs_done": 2, "finished": False}
+BEST = {"best_epoch": 2, "valid_error": 2.5, "test_error": 3.0}
+RUN = {"epochs_done": 2, "finished": False, **BEST, "seconds": 1.5}
+FINISHED = {**RUN, "epochs_done": 10, "finished": True}
 ARRAYS = {"W": np.arange(6, dtype=np.float32).reshape(2, 3)}
+PROGRESS = Progress("2026-11-20T10:00:00+00:00", {"threads": 2}, 2, 1.5, best=BEST)
+
+
+def snapshot(W=ARRAYS["W"], name="W"):
+    return Snapshot({"state": np.zeros(2)}, {name: W})
 
 
 def folder(path, configuration=CONFIGURATION, **options):
@@ -26,7 +49,7 @@ def folder(path, configuration=CONFIGURATION, **options):
 def test_write_and_continue(tmp_path):
     with folder(tmp_path / "a" / "b") as first:
         assert first.run is None
-        first.save_checkpoint({"epoch": 2}, ARRAYS)
+        first.save_checkpoint(PROGRESS, snapshot())
         first.write(RUN, ROWS)
     path = tmp_path / "a" / "b"
     assert json.loads((path / "run.json").read_text()) == {**CONFIGURATION, **RUN}
@@ -35,15 +58,15 @@ def test_write_and_continue(tmp_path):
     )
     with folder(path, resume=True) as second:
         assert second.run == {**CONFIGURATION, **RUN}
-        progress, arrays = second.load_checkpoint({"epoch": 0}, {"W": np.zeros((2, 3), np.float32)})
-    assert progress == {"epoch": 2}
-    np.testing.assert_array_equal(arrays["W"], ARRAYS["W"])
+        here = snapshot(np.zeros((2, 3), np.float32))
+        assert second.load_checkpoint(here) == PROGRESS
+    np.testing.assert_array_equal(here.best["W"], ARRAYS["W"])
 
 
 def test_finish_leaves_model_and_record(tmp_path):
     with folder(tmp_path) as run:
-        run.save_checkpoint({}, ARRAYS)
-        run.finish({"epochs_done": 10, "finished": True}, ROWS, ARRAYS)
+        run.save_checkpoint(PROGRESS, snapshot())
+        run.finish(FINISHED, ROWS, ARRAYS)
     files = ["epochs.csv", "first_layer.npz", "model.npz", "run.json"]
     assert sorted(p.name for p in tmp_path.iterdir()) == files
 
@@ -74,7 +97,7 @@ def refused(path, message, **options):
 
 def test_run_of_another_configuration_is_refused(tmp_path):
     with folder(tmp_path) as run:
-        run.save_checkpoint({}, ARRAYS)
+        run.save_checkpoint(PROGRESS, snapshot())
         run.write(RUN, ROWS)
     advice = "use the same options, another --results, or discard it with --restart"
     refused(
@@ -134,7 +157,7 @@ def test_a_record_that_cannot_be_read(tmp_path):
 @pytest.mark.parametrize("damage", ["cut", "flip"])
 def test_damaged_checkpoint(tmp_path, damage, position):
     with folder(tmp_path) as run:
-        run.save_checkpoint({"epoch": 2}, {"W": np.zeros((50, 50), np.float32)})
+        run.save_checkpoint(PROGRESS, snapshot(np.zeros((50, 50), np.float32)))
         path = tmp_path / "checkpoint.npz"
         content = bytearray(path.read_bytes())
         at = int(position * len(content))
@@ -144,27 +167,67 @@ def test_damaged_checkpoint(tmp_path, damage, position):
             content[at] ^= 0xFF
         path.write_bytes(content)
         with pytest.raises(UserError) as caught:
-            run.load_checkpoint({"epoch": 0}, {"W": np.zeros((50, 50), np.float32)})
+            run.load_checkpoint(snapshot(np.zeros((50, 50), np.float32)))
     assert str(caught.value).startswith(f"{path} is damaged (")
     assert str(caught.value).endswith("); start the run again with --restart")
+
+
+def keep(run, progress, arrays, configuration=CONFIGURATION):
+    """Write a checkpoint by hand."""
+    content = npz(progress=json.dumps([configuration, progress]), **arrays.arrays())
+    (run.path / "checkpoint.npz").write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"epoch": 11}, "epoch 11 of 10"),
+        ({"epoch": "2"}, 'epoch is "2"'),
+        ({"epoch": -1}, "epoch is -1"),
+        ({"rows": [{"epoch": 2}]}, 'rows is [{"epoch": 2}]'),
+        ({"rows": {}}, "rows is {}"),
+        ({"best": {"best_epoch": 2}}, "best has no valid_error"),
+        ({"seconds": -1.0}, "seconds is -1.0"),
+        ({"environment": None}, "environment is null"),
+        ({"earlier": [None]}, "earlier is [null]"),
+    ],
+)
+def test_checkpoint_with_wrong_progress(tmp_path, changes, reason):
+    with folder(tmp_path) as run:
+        keep(run, {**dataclasses.asdict(PROGRESS), **changes}, snapshot())
+        with pytest.raises(UserError) as caught:
+            run.load_checkpoint(snapshot())
+    assert str(caught.value) == (
+        f"{tmp_path}/checkpoint.npz is damaged ({reason}); start the run again with --restart"
+    )
+
+
+@pytest.mark.parametrize("text", ["[" * 100000, "[]", "[1, 2]", "[{}, null]", "nothing"])
+def test_checkpoint_that_is_no_progress(tmp_path, text):
+    with folder(tmp_path) as run:
+        content = npz(progress=text, **snapshot().arrays())
+        (tmp_path / "checkpoint.npz").write_bytes(content)
+        with pytest.raises(UserError, match=r"/checkpoint.npz is damaged \(.*\); start the run "):
+            run.load_checkpoint(snapshot())
 
 
 @pytest.mark.parametrize(
     ("progress", "arrays"),
     [
-        ({"epoch": 2}, {"W": np.zeros((2, 3))}),
-        ({"epoch": 2}, {"W": np.zeros((3, 2), np.float32)}),
-        ({"epoch": 2}, {"V": ARRAYS["W"]}),
-        ({"epoch": 2, "rows": []}, ARRAYS),
-        ({}, ARRAYS),
+        ({}, {"W": np.zeros((2, 3))}),
+        ({}, {"W": np.zeros((3, 2), np.float32)}),
+        ({}, {"W": ARRAYS["W"], "name": "V"}),
+        ({"epochs": 2}, {}),
+        ({"epoch": None}, {}),
     ],
     ids=["type", "shape", "name", "more progress", "less progress"],
 )
 def test_checkpoint_of_another_version(tmp_path, progress, arrays):
+    changed = {**dataclasses.asdict(PROGRESS), **progress}
     with folder(tmp_path) as run:
-        run.save_checkpoint(progress, arrays)
+        keep(run, {k: v for k, v in changed.items() if v is not None}, snapshot(**arrays))
         with pytest.raises(UserError) as caught:
-            run.load_checkpoint({"epoch": 0}, ARRAYS)
+            run.load_checkpoint(snapshot())
     assert str(caught.value) == (
         f"{tmp_path}/checkpoint.npz is of another version of this program; start the run again "
         "with --restart"

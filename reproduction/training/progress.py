@@ -1,0 +1,94 @@
+"""How far a run is: what its checkpoint keeps."""
+
+import math
+from dataclasses import dataclass, field
+
+from reproduction.training.records import Best, Count, EarlierEnvironment, Environment, Row, Seconds
+
+
+@dataclass
+class Progress:
+    """How far a run is.
+
+    Attributes
+    ----------
+    started : str
+        Date and time.
+    environment : dict
+        What it runs on now.
+    epoch : int
+        Epochs done.
+    seconds : float
+        Of training, in all processes that the run had.
+    rows : list of dict
+        One for each evaluation, see `records.Row`.
+    best : dict
+        best_epoch, and its valid_error and test_error in percent.
+    earlier : list of dict
+        Other environments that the run had, each with `until_epoch`.
+    """
+
+    started: str
+    environment: Environment
+    epoch: Count = 0
+    seconds: Seconds = 0.0
+    rows: list[Row] = field(default_factory=list)
+    best: Best = field(default_factory=lambda: dict.fromkeys(Best.__annotations__))
+    earlier: list[EarlierEnvironment] = field(default_factory=list)
+
+    def note(self, row, seconds):
+        """An epoch is done, `seconds` after the run began; its row is kept if it was evaluated."""
+        self.epoch, self.seconds = row["epoch"], seconds
+        row["seconds"] = round(seconds, 1)
+        if row["valid_error"] is not None:
+            self.rows.append(row)
+
+    def is_best(self, valid_error):
+        """Whether no evaluation so far had a lower validation error: a tie goes to the later
+        epoch."""
+        return valid_error <= min((row["valid_error"] for row in self.rows), default=math.inf)
+
+    def move_to(self, environment):
+        """Continue in an environment, which may be another one."""
+        last = self.earlier[-1]["until_epoch"] if self.earlier else 0
+        if self.environment != environment and self.epoch > last:
+            self.earlier.append({"until_epoch": self.epoch, **self.environment})
+        self.environment = environment
+
+    def record(self, finished=False, **more):
+        """The part of run.json that changes."""
+        return {
+            "epochs_done": self.epoch,
+            "finished": finished,
+            **self.best,
+            "started": self.started,
+            "seconds": round(self.seconds, 1),
+            **self.environment,
+            "earlier": self.earlier,
+            **more,
+        }
+
+
+@dataclass
+class Snapshot:
+    """Arrays by name: the state of a model after an epoch, and its parameters at the best epoch."""
+
+    state: dict
+    best: dict
+
+    def arrays(self):
+        """All of them by one name each."""
+        return {**self.state, **{f"best_{name}": array for name, array in self.best.items()}}
+
+    def fits(self, arrays):
+        """Whether arrays have the names, shapes and types of these."""
+
+        def forms(arrays):
+            return {name: (array.shape, array.dtype) for name, array in arrays.items()}
+
+        return forms(arrays) == forms(self.arrays())
+
+    def restore(self, arrays):
+        """Take what `arrays` returned."""
+        self.state = {name: arrays[name] for name in self.state}
+        self.best = {name: arrays[f"best_{name}"] for name in self.best}
