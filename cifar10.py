@@ -4,9 +4,10 @@ activations (Binarized Neural Networks, section 2.2)."""
 
 import sys
 from dataclasses import dataclass, field, replace
+from typing import Annotated
 
 import original_stack
-from original_stack.command_line import integer_between, positive
+from original_stack.command_line import integer_between, number_between
 
 from lasagne.layers import InputLayer, MaxPool2DLayer
 from lasagne.nonlinearities import identity, rectify
@@ -15,19 +16,27 @@ import batch_norm
 import binary_connect
 import binary_net
 from reproduction.training import command_line, hyperparameters
+from reproduction.training.records import Number, Width
+
+WIDTHS = 0.001, 8  # factors of the numbers of filters and units
 
 
 @dataclass(frozen=True)
 class Hyperparameters(hyperparameters.Hyperparameters):
-    """Those of a convolutional network; the fields with `option` can be set on the command line."""
+    """Hyperparameters of a convolutional network; fields with `option` are options of the page."""
 
-    filters: int = 128  # of the first two convolutions; twice as many after each max pooling
-    units: int = 1024  # of the two dense layers
-    width: float = field(
+    filters: Width = 128  # of the first two convolutions; twice as many after each max pooling
+    units: Width = 1024  # of the two dense layers
+    width: Annotated[float, *WIDTHS] = field(
         default=1.0,
-        metadata={"option": {"type": positive, "help": "scales numbers of filters and units"}},
+        metadata={
+            "option": {
+                "type": number_between(*WIDTHS),
+                "help": "scales numbers of filters and units",
+            }
+        },
     )
-    train_size: int | None = field(
+    train_size: Number | None = field(
         default=None,
         metadata={
             "option": {

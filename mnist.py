@@ -17,16 +17,17 @@ import batch_norm
 import binary_connect
 import binary_net
 from reproduction.training import command_line, hyperparameters
+from reproduction.training.records import Share, Width
 
 
 @dataclass(frozen=True)
 class Hyperparameters(hyperparameters.Hyperparameters):
     """See the protocols in README.md; choices where no source says in DEVIATIONS.md."""
 
-    num_units: int = 1024  # in each of three hidden layers
+    num_units: Width = 1024  # in each of three hidden layers
     cumulative_batch_norm: bool = True  # the published code's batch normalization, or the released
-    dropout_in: float = 0.0  # share of inputs dropped
-    dropout_hidden: float = 0.0  # share of hidden units dropped
+    dropout_in: Share = 0.0  # share of inputs dropped
+    dropout_hidden: Share = 0.0  # share of hidden units dropped
 
 
 PAPER = Hyperparameters(

@@ -3,6 +3,7 @@ locally normalized (BinaryConnect, section 3.3) or not (Binarized Neural Network
 
 import sys
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import cifar10
 from reproduction.training import command_line
@@ -10,9 +11,9 @@ from reproduction.training import command_line
 
 @dataclass(frozen=True)
 class Hyperparameters(cifar10.Hyperparameters):
-    """CIFAR-10's, and the preprocessing of SVHN."""
+    """CIFAR-10's hyperparameters, and the preprocessing of SVHN."""
 
-    lcn: str = field(
+    lcn: Literal["released", "all-channels"] = field(
         default="released",
         metadata={
             "option": {

@@ -31,15 +31,28 @@ def integer_between(minimum, maximum=2**32 - 1):
     return parse
 
 
-def positive(text):
-    """Argument type of argparse: a positive number."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
-    return value
+def number_between(minimum, maximum):
+    """Argument type of argparse: a number of a range."""
+
+    def parse(text):
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not minimum <= value <= maximum:
+            raise argparse.ArgumentTypeError(
+                f"{text!r} is not a number from {minimum} to {maximum}"
+            )
+        return value
+
+    return parse
+
+
+def folder(text):
+    """Argument type of argparse: the name of a folder. An unset shell variable gives none."""
+    if not text:
+        raise argparse.ArgumentTypeError("'' is not the name of a folder")
+    return text
 
 
 class Stopped(Exception):

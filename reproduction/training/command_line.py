@@ -6,7 +6,7 @@ import sys
 
 import original_stack
 from original_stack import command_line
-from original_stack.command_line import Parser, integer_between
+from original_stack.command_line import Parser, folder, integer_between
 from original_stack.errors import UserError
 
 from reproduction import datasets
@@ -43,7 +43,7 @@ def main(dataset_name, rows, build_network, argv=None):
         "--epochs", type=integer_between(1), help="compresses the learning-rate schedule to as many"
     )
     parser.add_argument("--data", metavar="DIR", help="where the data files are or are to go")
-    parser.add_argument("--results", metavar="DIR", default=original_stack.RESULTS)
+    parser.add_argument("--results", metavar="DIR", type=folder, default=original_stack.RESULTS)
     parser.add_argument("--test-weights", choices=TEST_WEIGHTS)
     own = [field for field in dataclasses.fields(rows[0]) if "option" in field.metadata]
     for field in own:

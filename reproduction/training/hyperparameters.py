@@ -1,7 +1,9 @@
 """How the network of one row of a published table is trained. Data only: Theano is not loaded."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from reproduction.training.records import Number, Positive, check
 
 TEST_WEIGHTS = ("binary", "real", "ensemble")  # see binary_connect.TEST_WEIGHTS
 
@@ -10,24 +12,29 @@ TEST_WEIGHTS = ("binary", "real", "ensemble")  # see binary_connect.TEST_WEIGHTS
 class Hyperparameters:
     """One row of a published table.
 
-    The page of a data set adds what its network needs.
+    The page of a data set adds what its network needs. A value that is not of its field's type
+    raises a ValueError.
     """
 
     protocol: str
     method: Literal["none", "deterministic", "stochastic", "dropout", "bnn"]
-    epochs: int
-    batch_size: int
+    epochs: Number
+    batch_size: Number
     optimizer: Literal["sgd", "nesterov", "adam", "shift-based adamax"]
-    LR_start: float  # learning rate of the first epoch ...
-    LR_fin: float  # ... and what it decays to, by one factor per epoch or in LR_stages
-    H: float | Literal["Glorot"]  # magnitude of the binary weights
+    LR_start: Positive  # learning rate of the first epoch ...
+    LR_fin: Positive  # ... and what it decays to, by one factor per epoch or in LR_stages
+    H: Positive | Literal["Glorot"]  # magnitude of the binary weights
     # Factor of the updates of binary weights, see binary_connect.
-    W_LR_scale: float | Literal["Glorot", "Glorot squared"]
+    W_LR_scale: Positive | Literal["Glorot", "Glorot squared"]
     # Squared hinge loss: its mean or its sum over the classes.
     hinge: Literal["mean", "sum"] = "mean"
-    evaluate_every: int = 1  # epochs; training images are shuffled as often
-    LR_stages: int | None = None  # number of equally long stages, each with one learning rate
+    evaluate_every: Number = 1  # epochs; training images are shuffled as often
+    # Number of equally long stages, each with one learning rate.
+    LR_stages: Annotated[int, 2, 2**32 - 1] | None = None
     shift_based: bool = False  # method bnn as in the Torch7 experiments
+
+    def __post_init__(self):
+        check(vars(self), type(self))
 
     @property
     def choices(self):

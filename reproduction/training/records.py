@@ -25,6 +25,10 @@ from original_stack.errors import open_regular, reading
 LARGEST = 2**26  # bytes of a JSON file; that of 1,000 epochs has less than 2**20
 
 Count = Annotated[int, 0, 2**53]
+Number = Annotated[int, 1, 2**32 - 1]
+Positive = Annotated[float, sys.float_info.min, sys.float_info.max]
+Share = Annotated[float, 0, 0.99]
+Width = Annotated[int, 1, 2**13]  # units or filters of a layer; more would not fit into memory
 Percent = Annotated[float, 0, 100]
 Seconds = Annotated[float, 0, sys.float_info.max]
 

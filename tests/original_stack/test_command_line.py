@@ -1,12 +1,20 @@
 """How every command ends: exit statuses, and what it prints then."""
 
+import argparse
 import os
 import signal
 import subprocess
 import sys
 
 from original_stack import ROOT
-from original_stack.command_line import Parser, Stopped, run
+from original_stack.command_line import (
+    Parser,
+    Stopped,
+    folder,
+    integer_between,
+    number_between,
+    run,
+)
 from original_stack.errors import UserError
 
 import pytest
@@ -109,3 +117,25 @@ def test_commands_share_it(command):
     done = subprocess.run([ROOT / "reproduce", command, "--x"], capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr == f"{command}: unrecognized arguments: --x; --help lists the options\n"
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "message"),
+    [
+        (number_between(0.5, 8), "1e308", "'1e308' is not a number from 0.5 to 8"),
+        (number_between(0.5, 8), "nan", "'nan' is not a number from 0.5 to 8"),
+        (number_between(0.5, 8), "x", "'x' is not a number from 0.5 to 8"),
+        (integer_between(1, 9), "1.0", "'1.0' is not an integer from 1 to 9"),
+        (folder, "", "'' is not the name of a folder"),
+    ],
+)
+def test_types_of_arguments(kind, text, message):
+    with pytest.raises(argparse.ArgumentTypeError) as caught:
+        kind(text)
+    assert str(caught.value) == message
+
+
+def test_values_of_arguments():
+    assert number_between(0.5, 8)("8") == 8
+    assert integer_between(1, 9)("009") == 9
+    assert folder(" ") == " "

@@ -115,6 +115,12 @@ def test_options_choose_a_row_of_a_table(monkeypatch, options, protocol, changes
             ["--lr-scaling", "on"],
             "unrecognized arguments: --lr-scaling on; --help lists the ",
         ),
+        (
+            cifar10,
+            ["--width", "1e308"],
+            "argument --width: '1e308' is not a number from 0.001 to 8;",
+        ),
+        (cifar10, ["--train-size", "0"], "argument --train-size: '0' is not an integer from 1 to "),
         (cifar10, ["--optimizer", "x"], "argument --optimizer: invalid choice: 'x' (choose from "),
     ],
 )
@@ -150,6 +156,10 @@ def test_choices_that_no_table_has(capsys, script, options, message):
             ["--protocol", "bnn-torch7", "--method", "none"],
             "no row of the published tables is --protocol bnn-torch7 --method none; leave one "
             "of them out",
+        ),
+        (
+            ["--results", ""],
+            "argument --results: '' is not the name of a folder; --help lists the ",
         ),
         (["--resume", "--restart"], "argument --restart: not allowed with argument --resume"),
     ],
