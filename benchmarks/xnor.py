@@ -128,8 +128,8 @@ def export_network(units, path):
 
     part = Split(np.float32(pixels_of(CHECKED)) * 2 - 255, np.zeros(CHECKED, int))
     dataset = Dataset("mnist", part, part, part, files=(), preprocessing="")
-    run = {"dataset": "mnist", "protocol": "bnn-theano", "method": "bnn", "seed": 0}
-    trained = types.SimpleNamespace(run=run, network=lambda: network_of(units))
+    record = {"dataset": "mnist", "protocol": "bnn-theano", "method": "bnn", "seed": 0}
+    trained = types.SimpleNamespace(record=record, network=lambda: network_of(units))
     packed, unequal = export.export_bnn(trained, dataset)
     if unequal:
         raise UserError("packed and Theano networks differ; expected equal outputs")
@@ -144,12 +144,11 @@ def network(rival, units, images, path):
     import theano
     import theano.tensor as T
 
-    from reproduction.deploy import export
-    from reproduction.deploy import network as deployed
+    from reproduction.deploy import export, predict
 
     pixels = pixels_of(images)
     if rival == "xnor":
-        packed = deployed.load(path)
+        packed = predict.load(path)
 
         def step():
             return packed.outputs(pixels)

@@ -1,4 +1,4 @@
-"""Archives of arrays (.npz) that come from outside: checked before anything is allocated."""
+"""Arrays (.npy, .npz) that come from outside: checked before anything is allocated."""
 
 import ast
 import io
@@ -46,12 +46,24 @@ def load_npz(path, remedy, largest=LARGEST):
             if member.compress_type not in _COMPRESSIONS:
                 raise ValueError(f"compression {member.compress_type}")
             with archive.open(member) as content:
-                arrays[name] = _array(content, member.file_size)
+                arrays[name] = read_npy(content, member.file_size)
         return arrays
 
 
-def _array(content, available):
-    """The array of a member of `available` bytes."""
+def read_npy(content, available):
+    """The array of an .npy file.
+
+    Parameters
+    ----------
+    content : binary file object
+        It ends with the array.
+    available : int
+        The largest number of bytes that `content` may have.
+
+    Raises
+    ------
+    ValueError, or what `reading` takes for damage
+    """
     if np.lib.format.read_magic(content) != (1, 0):
         raise ValueError("a header of another version than 1.0")
     length = int.from_bytes(content.read(2), "little")

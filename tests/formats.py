@@ -1,10 +1,11 @@
-"""Small files of the official formats, and a server to download them from."""
+"""Small files of the official formats and of ./reproduce export, and a server to download from."""
 
 import contextlib
 import gzip
 import hashlib
 import http.server
 import io
+import json
 import pickle
 import struct
 import tarfile
@@ -120,3 +121,40 @@ def svhn(folder, train=4100, test=30, extra=2100, seed=0):
         matlab = {"X": np.asfortranarray(images.transpose(2, 3, 1, 0)), "y": labels[:, np.newaxis]}
         scipy.io.savemat(folder / f"{name}_32x32.mat", matlab, do_compression=name == "test")
     return sets
+
+
+def exported(path, manifest, arrays):
+    """Writes a file as ./reproduce export does."""
+    np.savez(path, manifest=json.dumps(manifest), **arrays)
+    return path
+
+
+def exported_floats():
+    """(manifest, arrays) of a small file: 784 inputs, 10 units, weights +1, -1, +1, ..."""
+    weights = np.packbits(np.arange(7840) % 2 == 0)
+    layer = {"kind": "dense", "shape": [784, 10], "packed": True, "pool": False, "rectify": False}
+    manifest = {"format": "binaryconnect", "version": 1, "preprocessing": "centred"}
+    manifest.update(image=[1, 28, 28], layers=[layer])
+    arrays = {"weights0": weights, "mean": np.zeros((1, 28, 28), np.float32)}
+    arrays.update(scale0=np.full(10, 2, np.float32), shift0=np.arange(10, dtype=np.float32))
+    return manifest, arrays
+
+
+def exported_bnn():
+    """(manifest, arrays) of a small file: 784 inputs, 65 units, 10 units; all weights are +1."""
+    layers = [
+        {"kind": "dense", "shape": [784, 65], "pool": False},
+        {"kind": "dense", "shape": [65, 10], "pool": False},
+    ]
+    manifest = {"format": "bnn", "version": 1, "image": [1, 28, 28], "layers": layers}
+
+    def words(bits):  # bit i of word i // 64
+        bits = np.concatenate([bits, np.zeros(-len(bits) % 64, bool)])
+        return np.packbits(bits, bitorder="little").view(np.uint64)
+
+    arrays = {f"weights{i}": words(np.ones(n, bool)) for i, n in enumerate((784 * 65, 650))}
+    arrays["threshold0"] = np.full(65, -784 * 255 + 2, np.int32)  # one pixel of 1 suffices ...
+    arrays["negative0"] = words(np.arange(65) < 5)  # ... for -1 of the first 5 units
+    arrays.update(dict.fromkeys(("mean", "gamma", "inv_std", "beta"), np.ones(10, np.float32)))
+    arrays["bias"] = np.arange(10, dtype=np.float32)
+    return manifest, arrays

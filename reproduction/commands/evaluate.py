@@ -7,27 +7,27 @@ import sys
 
 import original_stack
 from original_stack.command_line import Parser, run
-from original_stack.errors import UserError, write_atomically
+from original_stack.errors import write_atomically, writing
 
 import numpy as np
 
-from reproduction.deploy import trained
-from reproduction.training import model as training
+from reproduction.deploy.trained import TrainedRun
+from reproduction.training.model import Model
 
 ENSEMBLES = (1, 2, 4, 8, 16)  # sizes, all from one set of draws
 
 
-def evaluate(one, dataset):
+def evaluate(trained, dataset):
     """Test errors, in percent, of one trained model.
 
     Batch normalization is the protocol's: its statistics are recomputed for each kind of weights
-    from the training and validation sets (MNIST, paper), or those that training left. Where the
-    latter are of drawn weights, binary weights are also tested with statistics of their own. Each
-    batch of an ensemble member takes its own draw, as in training.
+    from the training and validation sets (MNIST, paper), otherwise those of training are used.
+    Where these belong to sampled weights, binary weights are also tested with recomputed
+    statistics. Each batch of an ensemble member takes its own draw, as in training.
 
     Parameters
     ----------
-    one : trained.TrainedRun
+    trained : TrainedRun
     dataset : datasets.Dataset
 
     Returns
@@ -36,17 +36,17 @@ def evaluate(one, dataset):
         `binary`, `binary_own_statistics` and `real`: an error; `ensemble`: {size: error}. None and
         empty for what the network does not have.
     """
-    found = {"binary": None, "binary_own_statistics": None, "real": None, "ensemble": {}}
-    for kind in one.h.kinds_of_weights:
-        model = training.Model(one.network(), one.h, kind)
+    errors = {"binary": None, "binary_own_statistics": None, "real": None, "ensemble": {}}
+    for kind in trained.hp.kinds_of_weights:
+        model = Model(trained.network(), trained.hp, kind)
         model.recompute_statistics(dataset.train, dataset.valid)
         if kind == "ensemble":
-            found[kind] = _ensembles(model, dataset.test)
+            errors[kind] = _ensembles(model, dataset.test)
         else:
-            found[kind] = model.evaluate(dataset.test)[1]
+            errors[kind] = model.evaluate(dataset.test)[1]
         if kind == "binary" and model.renew_statistics(dataset.train):
-            found["binary_own_statistics"] = model.evaluate(dataset.test)[1]
-    return found
+            errors["binary_own_statistics"] = model.evaluate(dataset.test)[1]
+    return errors
 
 
 def _ensembles(model, split):
@@ -58,17 +58,11 @@ def _ensembles(model, split):
 
 def write(options):
     """The command: evaluates the run `options.run_dir` and writes its evaluation.json."""
-    one = trained.TrainedRun(options.run_dir)
-    found = evaluate(one, one.dataset(options.data))
-    try:
-        write_atomically(
-            one.path / "evaluation.json", (json.dumps(found, indent=2) + "\n").encode()
-        )
-    except OSError as error:
-        raise UserError(
-            f"cannot write {one.path}/evaluation.json: {error.strerror}; make it writable or "
-            "make room"
-        ) from None
+    trained = TrainedRun(options.run_dir)
+    found = evaluate(trained, trained.dataset(options.data))
+    path = trained.path / "evaluation.json"
+    with writing(path, "make it writable or make room"):
+        write_atomically(path, (json.dumps(found, indent=2) + "\n").encode())
     errors = {
         "binary": found["binary"],
         "binary, own statistics": found["binary_own_statistics"],

@@ -1,12 +1,11 @@
-"""How many multiplications have a binary operand, and so become additions: the claim of
-BinaryConnect's section 2 (about two thirds in training; at test time, with deterministic weights,
-all), counted in the Theano graph of each network.
+"""How many multiplications have a binary operand, and so become additions, in the Theano graph of
+each network. BinaryConnect's section 2 claims about two thirds in training, and all of them at test
+time with deterministic weights.
 """
 
 import os
 import sys
 from collections import Counter
-from dataclasses import replace
 from unittest import mock
 
 import original_stack
@@ -23,33 +22,30 @@ from theano.tensor.nnet.abstract_conv import (
 )
 
 import binary_connect
-import cifar10
-import mnist
-import svhn
+from reproduction.experiments import EXPERIMENTS
 
 # Stochastic rows have the same products.
 NETWORKS = {
-    "mnist": (replace(mnist.PAPER, method="deterministic"), mnist.build_network),
-    "cifar10": (replace(cifar10.PAPER, method="deterministic"), cifar10.build_network),
-    "svhn": (replace(svhn.PAPER, method="deterministic"), cifar10.build_network),
+    name: (EXPERIMENTS[name].row("paper", "deterministic"), EXPERIMENTS[name].build_network)
+    for name in ("mnist", "cifar10", "svhn")
 }
 PRODUCTS = (T.Dot, AbstractConv2d, AbstractConv2d_gradInputs, AbstractConv2d_gradWeights)
-MOVES = (T.DimShuffle, T.Reshape, T.Subtensor)  # of values, which stay what they are
+MOVES = (T.DimShuffle, T.Reshape, T.Subtensor)  # values stay what they are
 
 
-def count(h, build_network):
+def count(hp, build_network):
     """Multiplications of one image's training step and of its test.
 
-    Those of matrix products and convolutions as they are defined (Theano's own ops; those of
-    `fused` get along with fewer): a convolution multiplies each filter with every position, the
-    zero border included. Element-wise ones are counted at test time only: those of batch
-    normalization, on each activation.
+    Matrix products and convolutions are counted as they are defined (Theano's own ops; the ops of
+    `fused` need fewer): a convolution multiplies each filter with every position, the zero border
+    included. Element-wise multiplications are counted at test time only: batch normalization
+    multiplies each activation.
 
     Parameters
     ----------
-    h : Hyperparameters
+    hp : Hyperparameters
     build_network : callable
-        build_network(h) returns the output layer.
+        build_network(hp) returns the output layer.
 
     Returns
     -------
@@ -59,16 +55,16 @@ def count(h, build_network):
         element-wise".
     """
     with mock.patch.dict(os.environ, BINARYCONNECT_FUSED="0"):
-        network = build_network(h)
+        network = build_network(hp)
         layers = lasagne.layers.get_all_layers(network)
         output = lasagne.layers.get_output(network)
         loss = T.sqr(T.maximum(0.0, 1.0 - T.matrix() * output)).mean()
-        if h.binary:
+        if hp.binary:
             grads = binary_connect.compute_grads(loss, network)
         else:
             weights = [layer.W for layer in layers if hasattr(layer, "W")]
             grads = theano.grad(loss, weights)
-        at_test = {"deterministic": True, "test_weights": "binary" if h.binary else "real"}
+        at_test = {"deterministic": True, "test_weights": "binary" if hp.binary else "real"}
         tested = lasagne.layers.get_output(network, **at_test)
         scalings = {layer: _scalings(layer) for layer in layers if hasattr(layer, "gamma")}
 
@@ -76,7 +72,7 @@ def count(h, build_network):
     counted = Counter()
     output, *grads = _merged([output, *grads])
     forward = _products([output])
-    last = [_products([grad])[-1] for grad in grads]  # of the products that make the gradient of W
+    last = [_products([grad])[-1] for grad in grads]  # its product gives the gradient of W
     for W, node in zip(sizes, last, strict=True):
         counted["weight gradient", _operand(node, sizes)[1]] += sizes[W]
     for node in _products([output, *grads]):
@@ -108,15 +104,15 @@ def _merged(outputs):
 
 
 def _products(outputs):
-    """The matrix products and convolutions that variables are made of, in the order of their
+    """The matrix products and convolutions in the graph of some variables, in the order of their
     computation."""
     nodes = theano.gof.graph.io_toposort([], outputs)
     return [node for node in nodes if isinstance(node.op, PRODUCTS)]
 
 
 def _operand(node, weights):
-    """Which of the weights a product has as an operand, and whether binarized; (None, False) if
-    none."""
+    """(weights, whether they are binarized) of a product with weights as an operand, otherwise
+    (None, False)."""
     for variable in node.inputs:
         while variable.owner and isinstance(variable.owner.op, MOVES):
             variable = variable.owner.inputs[0]
@@ -141,7 +137,7 @@ def _scalings(layer):
 
 
 def shares(counted):
-    """Shares, in percent, of the multiplications with a binary operand: of a training step, and of
+    """Percent of the multiplications that have a binary operand, in a training step and in the
     products and convolutions at test time."""
 
     def share(parts):
@@ -153,8 +149,8 @@ def shares(counted):
 
 def show(options):
     """The command: prints a table for each network."""
-    for name, (h, build_network) in NETWORKS.items():
-        counted = count(h, build_network)
+    for name, (hp, build_network) in NETWORKS.items():
+        counted = count(hp, build_network)
         training, test = shares(counted)
         print(f"{name}: multiplications for one image")
         print(f"  {'':22}{'binary operand':>16}{'other':>16}")

@@ -2,7 +2,7 @@
 population count (Binarized Neural Networks, section 1.5): its outputs are those of the Theano
 network, bit for bit.
 
-The file, version 1, is an .npz archive without pickles, as deployed.py's:
+The file, version 1, is an .npz archive without pickles, as network.py's:
 
 - `manifest`: JSON text with `format` "bnn", `version` 1, `image` ([channels, rows, columns]),
   `layers`, and what the network was: `dataset`, `protocol`, `method`, `seed`, `test_error` (in
@@ -28,13 +28,13 @@ import theano
 import theano.tensor as T
 
 from fused import xnor
-from reproduction.deploy import network as deployed
+from reproduction.deploy import network
 
 VERSION = 1
 LAST = ("bias", "mean", "gamma", "inv_std", "beta")
 
 
-class Network(deployed.Network):
+class Network(network.Network):
     """A network from its file's manifest and arrays; see the page's head.
 
     Its kernels are chosen when it runs: see fused/xnor.py.
@@ -128,46 +128,25 @@ def normalized(sums, arrays):
 
 
 def check(manifest, arrays):
-    """ValueError, KeyError or TypeError unless the arrays are what the manifest says, and fit."""
+    """Raise what `reproduction.deploy.predict.load` takes for damage unless the arrays are what the
+    manifest says, and fit."""
+    bits = {}
 
-    def need(truth):
-        if not truth:
-            raise ValueError
-
-    def has(name, n, dtype):
-        need(arrays[name].shape == (n,) and arrays[name].dtype == dtype)
-        expected.discard(name)
-
-    def has_bits(name, n):
-        has(name, xnor.words(n), np.uint64)
-        need(n % 64 == 0 or arrays[name][-1] >> np.uint64(n % 64) == 0)
-
-    expected = set(arrays)
-    shape = manifest["image"]
-    need(shape in ([1, 28, 28], [3, 32, 32]))
-    layers = manifest["layers"]
-    need(1 <= len(layers) <= 100)
-    for i, layer in enumerate(layers):
-        dense = layer["kind"] == "dense"
-        need(dense or (layer["kind"] == "convolution" and len(shape) == 3))
-        units = layer["shape"][1 if dense else 0]
-        need(type(units) is int and 1 <= units <= 2**20)
-        wanted = [math.prod(shape), units] if dense else [units, shape[0], 3, 3]
-        need(layer["shape"] == wanted and all(type(n) is int for n in layer["shape"]))
+    def of_layer(i, layer, units):
+        count = math.prod(layer["shape"])
         # The products count inputs up to 255 in 32 bits.
-        need(4 * math.prod(wanted) <= deployed.LARGEST and math.prod(wanted) // units < 2**22)
-        has_bits(f"weights{i}", math.prod(wanted))
-        need(type(layer["pool"]) is bool and not (dense and layer["pool"]))
-        if i < len(layers) - 1:
-            has(f"threshold{i}", units, np.int32)
-            has_bits(f"negative{i}", units)
-        shape = [units] if dense else [units, *shape[1:]]
-        need(math.prod(shape) <= 2**20)
-        if layer["pool"]:
-            need(min(shape[1:]) >= 2)
-            shape = [units, shape[1] // 2, shape[2] // 2]
-    need(len(shape) == 1)
-    for name in LAST:
-        has(name, shape[0], np.float32)
-        need(np.isfinite(arrays[name]).all())
-    need(not expected)
+        network.need(count // units < 2**22, f"layer {i}")
+        bits[f"weights{i}"] = count
+        if i == len(manifest["layers"]) - 1:
+            rest = {name: ((units,), np.float32) for name in LAST}
+        else:
+            bits[f"negative{i}"] = units
+            rest = {
+                f"threshold{i}": ((units,), np.int32),
+                f"negative{i}": ((xnor.words(units),), np.uint64),
+            }
+        return {f"weights{i}": ((xnor.words(count),), np.uint64), **rest}
+
+    network.check_layers(manifest, arrays, of_layer)
+    for name, n in bits.items():
+        network.need(n % 64 == 0 or arrays[name][-1] >> np.uint64(n % 64) == 0, name)

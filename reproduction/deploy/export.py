@@ -1,5 +1,5 @@
 """A trained run as one deployable file: weights packed one bit each, batch normalization folded to
-scale and shift or, where activations are binary too, to a threshold. deployed.py and packed.py
+scale and shift or, if activations are binary too, to a threshold. network.py and bnn_network.py
 document the formats and run them.
 """
 
@@ -7,7 +7,7 @@ import sys
 
 import original_stack
 from original_stack.command_line import Parser, run
-from original_stack.errors import UserError, write_atomically
+from original_stack.errors import UserError, write_atomically, writing
 
 import lasagne
 import numpy as np
@@ -19,49 +19,48 @@ import shift_based
 from fused import xnor
 from reproduction import datasets
 from reproduction.datasets import preprocessing
-from reproduction.deploy import bnn_network as packed
-from reproduction.deploy import network as deployed
-from reproduction.deploy import trained
-from reproduction.training import model as training
+from reproduction.deploy import bnn_network
+from reproduction.deploy.network import VERSION, Network
+from reproduction.deploy.predict import describe_sizes
+from reproduction.deploy.trained import TrainedRun
+from reproduction.training.model import Model
 
 
-def export(one, dataset, raw):
+def export(trained, dataset, raw):
     """The deployable network of a run.
 
     A run with binary weights is exported with them (section 2.6, method 1), whatever its own test
-    weights; batch-norm statistics are made anew for them where the protocol does so or training
-    left those of drawn weights. Others keep real weights.
+    weights. Their batch-norm statistics are recomputed where the protocol does so or where those of
+    training belong to sampled weights. Other runs keep real weights.
 
     Parameters
     ----------
-    one : trained.TrainedRun
+    trained : TrainedRun
     dataset : datasets.Dataset
-        That it was trained on.
+        The run was trained on it.
     raw : datasets.Dataset
-        The same with inputs="signed", from which raw pixels are had.
+        The same with inputs="signed", which give the raw pixels.
 
     Returns
     -------
-    network : deployed.Network
+    deployed : network.Network
     unequal : int
         The number of test images whose class differs from Theano's.
     """
-    network = one.network()
-    model = training.Model(network, one.h, "binary" if one.h.binary else "real")
+    network, hp = trained.network(), trained.hp
+    model = Model(network, hp, "binary" if hp.binary else "real")
     model.recompute_statistics(dataset.train, dataset.valid)
     model.renew_statistics(dataset.train)
-    batches = range(0, len(dataset.test.y), 200)
-    outputs = [model.outputs(dataset.test.X[start : start + 200]) for start in batches]
-    classes = np.concatenate(outputs).argmax(axis=1)
+    classes = model.all_outputs(dataset.test)[0].argmax(axis=1)
 
-    kind, arrays = _preprocessing(one, raw)
+    kind, arrays = _preprocessing(trained, raw)
     layers = []
     for i, (layer, following) in enumerate(stages(network)):
         W = layer.W.get_value()
         normalization = _normalization(following)
         scale, shift = _folded(layer, normalization)
-        if one.h.binary:  # as binarization does
-            arrays[f"weights{i}"] = np.packbits(np.clip((W / layer.H + 1) / 2, 0, 1) >= 0.5)
+        if hp.binary:
+            arrays[f"weights{i}"] = np.packbits(_positive(W, layer.H))
             scale = scale * layer.H
         else:
             arrays[f"weights{i}"] = W
@@ -70,84 +69,85 @@ def export(one, dataset, raw):
             {
                 "kind": "dense" if W.ndim == 2 else "convolution",
                 "shape": list(W.shape),
-                "packed": one.h.binary,
+                "packed": hp.binary,
                 "pool": _pools(following),
                 "rectify": normalization.nonlinearity is lasagne.nonlinearities.rectify,
             }
         )
-    manifest = {
-        "format": "binaryconnect",
-        "version": deployed.VERSION,
-        **{key: one.run[key] for key in ("dataset", "protocol", "method", "seed")},
-        "test_error": 100 * float(np.mean(classes != dataset.test.y)),
-        "preprocessing": kind,
-        "image": list(dataset.test.X.shape[1:]),
-        "layers": layers,
-    }
-    made = deployed.Network(manifest, arrays)
-    return made, int(np.sum(made.predict(_pixels(raw.test)) != classes))
+    manifest = _manifest(trained, "binaryconnect", VERSION, classes, dataset.test)
+    deployed = Network({**manifest, "preprocessing": kind, "layers": layers}, arrays)
+    return deployed, int(np.sum(deployed.predict(_pixels(raw.test)) != classes))
 
 
-def export_bnn(one, dataset):
+def export_bnn(trained, dataset):
     """The deployable network of a run with binary activations.
 
     Parameters
     ----------
-    one : trained.TrainedRun
+    trained : TrainedRun
     dataset : datasets.Dataset
-        That it was trained on.
+        The run was trained on it.
 
     Returns
     -------
-    network : packed.Network
+    deployed : bnn_network.Network
     unequal : int
         The number of test images with an output that is not, bit for bit, Theano's.
 
     Raises
     ------
     UserError
-        If the last layer does not compute as packed.py does.
+        If the last layer does not compute as bnn_network.py does.
     """
-    network = one.network()
+    network = trained.network()
     X = T.tensor4()
     expression = lasagne.layers.get_output(network, X, deterministic=True, test_weights="binary")
-    of_theano = theano.function([X], expression)
-    batches = range(0, len(dataset.test.y), 200)
-    outputs = np.concatenate([of_theano(dataset.test.X[i : i + 200]) for i in batches])
+    function = theano.function([X], expression)
+    outputs = np.concatenate([function(images) for images, _ in dataset.test.batches(200)])
 
     arrays, layers = {}, []
     parts = list(stages(network))
     for i, (layer, following) in enumerate(parts):
         W = layer.W.get_value()
         dense = W.ndim == 2
-        arrays[f"weights{i}"] = packed.pack(np.where(np.clip((W + 1) / 2, 0, 1) >= 0.5, 1, -1))
+        arrays[f"weights{i}"] = bnn_network.pack(np.where(_positive(W, 1), 1, -1))
         most = W[:, 0].size if dense else W[0].size
         most *= 1 if i else 255
-        ask = _asked(layer, following)
+        activations = _activations(layer, following)
         if i < len(parts) - 1:
-            arrays[f"threshold{i}"], negative = thresholds(ask, most, W.shape[1 if dense else 0])
+            units = W.shape[1 if dense else 0]
+            arrays[f"threshold{i}"], negative = thresholds(activations, most, units)
             arrays[f"negative{i}"] = xnor.pack_bits(negative)
         else:
             arrays.update(_affine(layer, following))
             sums = np.arange(-most, most + 1)[:, np.newaxis] * np.ones(W.shape[1], np.int32)
-            if not np.array_equal(packed.normalized(sums, arrays), ask(sums)):
+            if not np.array_equal(bnn_network.normalized(sums, arrays), activations(sums)):
                 raise UserError(
                     "the last layer rounds in another order than the file's; export without "
                     "THEANO_FLAGS of your own"
                 )
         kind = "dense" if dense else "convolution"
         layers.append({"kind": kind, "shape": list(W.shape), "pool": _pools(following)})
-    manifest = {
-        "format": "bnn",
-        "version": packed.VERSION,
-        **{key: one.run[key] for key in ("dataset", "protocol", "method", "seed")},
-        "test_error": 100 * float(np.mean(outputs.argmax(axis=1) != dataset.test.y)),
-        "image": list(dataset.test.X.shape[1:]),
-        "layers": layers,
+    manifest = _manifest(trained, "bnn", bnn_network.VERSION, outputs.argmax(axis=1), dataset.test)
+    deployed = bnn_network.Network({**manifest, "layers": layers}, arrays)
+    equal = deployed.outputs(_pixels(dataset.test)) == outputs
+    return deployed, int(np.sum(~equal.all(axis=1)))
+
+
+def _manifest(trained, name, version, classes, test):
+    """What the manifests of both formats begin with."""
+    return {
+        "format": name,
+        "version": version,
+        **{key: trained.record[key] for key in ("dataset", "protocol", "method", "seed")},
+        "test_error": 100 * float(np.mean(classes != test.y)),
+        "image": list(test.X.shape[1:]),
     }
-    made = packed.Network(manifest, arrays)
-    equal = made.outputs(_pixels(dataset.test)) == outputs
-    return made, int(np.sum(~equal.all(axis=1)))
+
+
+def _positive(W, H):
+    """Where the binary weights are +H, as binarization decides."""
+    return np.clip((W / H + 1) / 2, 0, 1) >= 0.5
 
 
 def stages(network):
@@ -159,57 +159,57 @@ def stages(network):
 
 
 def _pools(following):
-    return any(isinstance(one, lasagne.layers.MaxPool2DLayer) for one in following)
+    return any(isinstance(layer, lasagne.layers.MaxPool2DLayer) for layer in following)
 
 
 def _normalization(following):
-    (found,) = (one for one in following if hasattr(one, "gamma"))
-    return found
+    (normalization,) = (layer for layer in following if hasattr(layer, "gamma"))
+    return normalization
 
 
 def after(sums, layer, following):
-    """What the layers make, at test time, of the product of the first one's inputs and weights.
+    """The outputs, at test time, of a layer and of those that follow it.
 
-    Pooling is left out: the maximum of what a non-decreasing function gives is what it gives of the
-    maximum.
+    Pooling is left out, since a non-decreasing function commutes with the maximum.
 
     Parameters
     ----------
     sums : float32 variable (batch, units, ...)
+        The product of the layer's inputs and weights.
     layer : Layer
-        With weights.
+        It has weights.
     following : list of Layer
-        That follow it, up to the next with weights.
+        They follow it, up to the next layer with weights.
     """
     x = sums if layer.b is None else sums + layer.b.dimshuffle("x", 0, *["x"] * (sums.ndim - 2))
     x = layer.nonlinearity(x)
-    for one in following:
-        if not isinstance(one, lasagne.layers.MaxPool2DLayer):
-            x = one.get_output_for(x, deterministic=True)
+    for other in following:
+        if not isinstance(other, lasagne.layers.MaxPool2DLayer):
+            x = other.get_output_for(x, deterministic=True)
     return x
 
 
-def _asked(layer, following):
-    """A function from sums, whole numbers (n, units), to what `after` gives."""
+def _activations(layer, following):
+    """A function from sums, integers of shape (n, units), to what `after` gives."""
     sums = T.TensorType("float32", (False,) * layer.W.ndim)()
     function = theano.function([sums], after(sums, layer, following))
 
-    def ask(values):
+    def activations(values):
         shape = (*values.shape, *[1] * (sums.ndim - 2))
         return function(np.float32(values).reshape(shape)).reshape(values.shape)
 
-    return ask
+    return activations
 
 
-def thresholds(ask, most, units):
-    """Where the activations of units turn, found by bisection.
+def thresholds(activations, most, units):
+    """The sums at which the activations of units change sign, found by bisection.
 
     Parameters
     ----------
-    ask : callable
-        From whole numbers (1, units) to activations, +1 and -1, monotonic in each unit.
+    activations : callable
+        From integers (1, units) to activations, +1 and -1, monotonic in each unit.
     most : int
-        Sums are whole numbers from -most to most, below 2^24, so that float32 holds them.
+        Sums are integers from -most to most, below 2^24, so that float32 holds them.
     units : int
 
     Returns
@@ -220,7 +220,7 @@ def thresholds(ask, most, units):
     """
 
     def positive(sums):
-        return ask(sums[np.newaxis])[0] > 0
+        return activations(sums[np.newaxis])[0] > 0
 
     low, high = np.full(units, -most), np.full(units, most)
     first, last = positive(low), positive(high)
@@ -233,9 +233,9 @@ def thresholds(ask, most, units):
 
 
 def _affine(layer, following):
-    """Arrays of the last layer's bias and batch normalization; see packed.py."""
+    """Arrays of the last layer's bias and batch normalization; see bnn_network.py."""
     normalization = _normalization(following)
-    values = {name: getattr(normalization, name).get_value() for name in packed.LAST[1:]}
+    values = {name: getattr(normalization, name).get_value() for name in bnn_network.LAST[1:]}
     if isinstance(normalization, shift_based.ShiftBatchNormLayer):
         for name in ("gamma", "inv_std"):
             values[name] = shift_based.ap2(T.constant(values[name])).eval()
@@ -258,49 +258,45 @@ def _folded(layer, normalization):
     return scale, (bias - values["mean"]) * scale + values["beta"]
 
 
-def _preprocessing(one, raw):
-    """Name and arrays of what is done to the pixels of test images."""
-    if one.run["dataset"] == "mnist":  # the test set's own mean image, as published
+def _preprocessing(trained, raw):
+    """Name and arrays of the preprocessing of test images."""
+    if trained.record["dataset"] == "mnist":  # the test set's own mean image, as published
         images = np.asarray(_pixels(raw.test), np.float32) / np.float32(255)
         return "centred", {"mean": np.mean(images, axis=0, dtype=np.float64).astype(np.float32)}
-    if one.run["dataset"] == "cifar10":
+    if trained.record["dataset"] == "cifar10":
         images = np.concatenate([_pixels(raw.train), _pixels(raw.valid)])
         mean, matrix = preprocessing.fit_zca(preprocessing.global_contrast_normalize(images, 55.0))
         return "whitened", {"mean": np.float32(mean), "matrix": np.float32(matrix)}
-    suffix = "" if one.h.lcn == "released" else ", all channels"
+    suffix = "" if trained.hp.lcn == "released" else ", all channels"
     return f"contrast-normalized{suffix}", {}
 
 
-def _pixels(subset):
-    """Raw pixels, 0 to 255, of a subset with inputs="signed"."""
-    return ((subset.X[:] + 255) / 2).astype(np.uint8)
+def _pixels(split):
+    """Raw pixels, 0 to 255, of a split with inputs="signed"."""
+    return ((split.X[:] + 255) / 2).astype(np.uint8)
 
 
 def write(options):
     """The command: exports the run `options.run_dir` to deployed.npz in its folder."""
-    one = trained.TrainedRun(options.run_dir)
-    if one.run["dataset"] == "digits":
+    trained = TrainedRun(options.run_dir)
+    if trained.record["dataset"] == "digits":
         raise UserError("the embedded digits have no raw pixels to predict; export a run on MNIST")
-    dataset = one.dataset(options.data)
-    if one.h.method == "bnn":
-        made, unequal = export_bnn(one, dataset)
+    dataset = trained.dataset(options.data)
+    if trained.hp.method == "bnn":
+        deployed, unequal = export_bnn(trained, dataset)
         compared = "outputs equal to Theano's, bit for bit"
     else:
-        name, unofficial = one.run["dataset"], not dataset.official
+        name, unofficial = trained.record["dataset"], not dataset.official
         raw = datasets.load(name, options.data, unofficial, inputs="signed")
-        made, unequal = export(one, dataset, raw)
+        deployed, unequal = export(trained, dataset, raw)
         compared = "classes equal to Theano's"
-    path = one.path / "deployed.npz"
-    try:
-        write_atomically(path, made.content())
-    except OSError as error:
-        raise UserError(
-            f"cannot write {path}: {error.strerror}; make it writable or make room"
-        ) from None
+    path = trained.path / "deployed.npz"
+    with writing(path, "make it writable or make room"):
+        write_atomically(path, deployed.content())
     images = len(dataset.test.y)
-    print(f"{path}: test error {made.manifest['test_error']:.2f}% with the weights exported")
+    print(f"{path}: test error {deployed.manifest['test_error']:.2f}% with the weights exported")
     print(f"{compared}: {images - unequal:,} of {images:,} test images")
-    print(deployed.describe_sizes(made))
+    print(describe_sizes(deployed))
 
 
 def main(argv=None):

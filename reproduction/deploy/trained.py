@@ -1,29 +1,25 @@
 """A trained run, loaded: its record, its network and the parameters of its best epoch."""
 
 import dataclasses
-import fcntl
-import json
 import os
-import zipfile
 from pathlib import Path
 
 import original_stack
-from original_stack.errors import UserError
+from original_stack.errors import Lock, UserError, unreadable
 
 import lasagne
 import numpy as np
 
-import cifar10
-import mnist
-import svhn
 from reproduction import datasets
+from reproduction.arrays import load_npz
+from reproduction.experiments import EXPERIMENTS
+from reproduction.training.records import check, read_run
 
-SCRIPTS = {
-    "mnist": (mnist.Hyperparameters, mnist.build_network),
-    "digits": (mnist.Hyperparameters, mnist.build_network),
-    "cifar10": (cifar10.Hyperparameters, cifar10.build_network),
-    "svhn": (svhn.Hyperparameters, cifar10.build_network),
-}
+REMEDY = "train the run again with --restart"
+EXPECTED = (
+    "name the folder of a finished run on the machine that trained it, such as "
+    "results/mnist/paper-stochastic/seed-1234"
+)
 
 
 class TrainedRun:
@@ -37,65 +33,79 @@ class TrainedRun:
     Attributes
     ----------
     path : Path
-    run : dict
-        What run.json holds.
-    h : Hyperparameters
-    parameters : list of arrays
-        Of the best epoch, in the order of ``lasagne.layers.get_all_params``.
+    record : dict
+        The content of run.json.
+    hp : Hyperparameters
+    parameters : dict of arrays
+        {name: array} of the best epoch, in the order of ``lasagne.layers.get_all_params``.
 
     Raises
     ------
     UserError
-        If there is no finished run, or its files are damaged or of another version.
+        If there is no finished run, or its files cannot be read, are damaged, of another version,
+        or in use.
     """
 
     def __init__(self, path):
         self.path = Path(path)
         self._hold()
-        try:
-            self.run = json.loads((self.path / "run.json").read_text())
-            finished = self.run["finished"]
-            hyperparameters, self._build = SCRIPTS[self.run["dataset"]]
-            self.h = hyperparameters(**self.run["hyperparameters"])
-            with open(self.path / "model.npz", "rb") as f, np.load(f, allow_pickle=False) as model:
-                self.parameters = [model[name] for name in sorted(model.files)]
-        except FileNotFoundError as error:
-            finished = None
-            missing = Path(error.filename).name
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
-            raise UserError(
-                f"{self.path} holds a run that is damaged or of another version of this program; "
-                "train it anew with --restart"
-            ) from None
-        if finished is None:
-            raise UserError(
-                f"{self.path} has no {missing}; name the folder of a finished run on the machine "
-                "that trained it, such as results/mnist/paper-stochastic/seed-1234"
-            )
-        if not finished:
+        self.record = self._read("run.json", read_run)
+        if not self.record["finished"]:
             raise UserError(f"{self.path} holds an unfinished run; finish it by its command first")
+        name = self.record["dataset"]
+        try:
+            if name not in EXPERIMENTS:
+                raise ValueError(f"data set {name}")
+            self._experiment = EXPERIMENTS[name]
+            check(self.record["hyperparameters"], self._experiment.hyperparameters)
+            self.hp = self._experiment.hyperparameters(**self.record["hyperparameters"])
+        except (TypeError, ValueError) as error:
+            raise UserError(
+                f"{self.path}/run.json is of another version of this program ({error}); {REMEDY}"
+            ) from None
+        model = self._read("model.npz", load_npz)
+        self.parameters = {name: model[name] for name in sorted(model)}
+        for name, array in self.parameters.items():
+            if array.dtype != np.float32 or not np.isfinite(array).all():
+                raise UserError(
+                    f"{self.path}/model.npz is damaged ({name} is not of finite float32); {REMEDY}"
+                )
 
     def _hold(self):
-        # Until the process ends: training it anew would leave its outcome beside another model.
+        # Until the process ends: training it again would leave its outcome beside another model.
+        if not os.path.isdir(self.path):
+            raise UserError(f"{self.path} is not a folder; {EXPECTED}")
         try:
-            self._lock = os.open(self.path, os.O_RDONLY)
-            fcntl.flock(self._lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            self._lock = Lock(self.path, shared=True)
         except BlockingIOError:
             raise UserError(
                 f"{self.path} is in use by another process; wait until it has finished"
             ) from None
-        except OSError:
-            pass  # reading what is not there says so
+        except OSError as error:
+            raise unreadable(self.path, error) from None
+
+    def _read(self, name, read):
+        try:
+            return read(self.path / name, REMEDY)
+        except FileNotFoundError:
+            raise UserError(f"{self.path} has no {name}; {EXPECTED}") from None
 
     def network(self):
-        """The output layer of a new network with the run's parameters; its random draws are those
+        """The output layer of a new network with the run's parameters; its random numbers are those
         of the run's seed."""
-        lasagne.random.set_rng(np.random.RandomState(self.run["seed"]))
-        network = self._build(self.h)
-        try:
-            lasagne.layers.set_all_param_values(network, self.parameters)
-        except ValueError as error:
-            raise UserError(f"{self.path}/model.npz is of another network: {error}") from None
+        lasagne.random.set_rng(np.random.RandomState(self.record["seed"]))
+        network = self._experiment.build_network(self.hp)
+        variables = lasagne.layers.get_all_params(network)
+        ours = {f"{i:03d}_{v.name}": _description(v.get_value()) for i, v in enumerate(variables)}
+        theirs = {name: _description(array) for name, array in self.parameters.items()}
+        for name in sorted(ours.keys() | theirs.keys()):
+            expected, found = ours.get(name, "no such array"), theirs.get(name, "no such array")
+            if found != expected:
+                raise UserError(
+                    f"{self.path}/model.npz is of another network ({name}: {found}, expected "
+                    f"{expected}); {REMEDY}"
+                )
+        lasagne.layers.set_all_param_values(network, list(self.parameters.values()))
         return network
 
     def dataset(self, data=None):
@@ -111,14 +121,18 @@ class TrainedRun:
         UserError
             If it cannot be loaded or its files are not those of the run.
         """
-        name = self.run["dataset"]
-        official = self.run["official_data"]
-        found = datasets.load(name, data, not official, **self.h.data_options)
+        name = self.record["dataset"]
+        official = self.record["official_data"]
+        dataset = datasets.load(name, data, not official, **self.hp.data_options)
         # The official files hold the same images in any packing.
-        same = [dataclasses.asdict(file) for file in found.files] == self.run["data"]
-        if not (same or (official and found.official)):
+        same = [dataclasses.asdict(file) for file in dataset.files] == self.record["data"]
+        if not (same or (official and dataset.official)):
             raise UserError(
                 f"the {name} files are not those that {self.path} was trained on; name their "
                 "folder with --data"
             )
-        return found
+        return dataset
+
+
+def _description(array):
+    return f"{array.dtype} {array.shape}"

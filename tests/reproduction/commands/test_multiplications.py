@@ -49,8 +49,8 @@ def test_counts_of_the_networks(name, first, others, activations):
 
 @pytest.mark.parametrize("method", ["none", "deterministic"])
 def test_counts_of_other_methods(method):
-    h = dataclasses.replace(mnist.PAPER, method=method, num_units=5)
-    counted = multiplications.count(h, mnist.build_network)
+    hp = dataclasses.replace(mnist.PAPER, method=method, num_units=5)
+    counted = multiplications.count(hp, mnist.build_network)
     binary = method == "deterministic"
     assert counted["forward", binary] == counted["test", binary] == 784 * 5 + 2 * 25 + 50
     assert counted["backward", binary] == 2 * 25 + 50

@@ -1,0 +1,118 @@
+"""Predicted classes of images, by a network that ./reproduce export made."""
+
+import csv
+import io
+import json
+import os
+import sys
+
+from original_stack.command_line import Parser, positive, run
+from original_stack.errors import UserError, reading, write_atomically, writing
+
+from reproduction.arrays import load_npz
+from reproduction.deploy import network
+from reproduction.deploy.images import read_images
+
+LARGEST = 2**30  # bytes of all arrays of a file: a guard against archives that swell
+REMEDY = "expected a file of ./reproduce export, make it again from its run"
+
+
+def load(path):
+    """The network of a file.
+
+    Returns
+    -------
+    network.Network or bnn_network.Network
+
+    Raises
+    ------
+    UserError
+        If the file cannot be read, is damaged, hostile, or of another version.
+    """
+    try:
+        with reading(path, REMEDY):
+            arrays = load_npz(path, REMEDY, LARGEST)
+            manifest = json.loads(str(arrays.pop("manifest")))
+            module = _module(manifest["format"])
+            version = manifest["version"]
+            network.need(type(version) is int, "version")
+            if version == module.VERSION:
+                module.check(manifest, arrays)
+                return module.Network(manifest, arrays)
+    except FileNotFoundError:
+        raise UserError(
+            f"{path} does not exist; ./reproduce export RUN_DIR makes such files"
+        ) from None
+    raise UserError(
+        f"{path} is of version {version}, this program reads {module.VERSION}; export the run again"
+    )
+
+
+def _module(name):
+    """The module of a format."""
+    if name == "bnn":
+        from reproduction.deploy import bnn_network  # with Theano; the other format is without
+
+        return bnn_network
+    network.need(name == "binaryconnect", "format")
+    return network
+
+
+def predict(options):
+    """The command: prints the class of each image, and sizes to standard error."""
+    output = options.output
+    if output is not None and os.path.lexists(output) and not os.path.isfile(output):
+        raise UserError(f"{output} is not a regular file; give --output another name")
+    deployed = load(options.file)
+    names, images = read_images(options.images, deployed.manifest["image"], options.scale)
+    outputs = deployed.outputs(255 - images if options.invert else images)
+    classes = outputs.argmax(axis=1)
+    # One file of arrays needs no names.
+    named = names[0][1] is None or names[0][0] != names[-1][0]
+    table = []
+    for (path, i), scores, label in zip(names, outputs, classes, strict=True):
+        path = os.fsencode(path).decode(errors="replace")
+        scores = [f"{score:.9g}" for score in scores] if options.scores else []
+        table.append([path, "" if i is None else i, label, *scores])
+        name = [path if i is None else f"{path}[{i}]"] if named else []
+        print(*name, label, *scores)
+    if output is not None:
+        header = ["file", "image", "class"]
+        if options.scores:
+            header += [f"score{i}" for i in range(outputs.shape[1])]
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([header, *table])
+        with writing(output, "make it writable or make room"):
+            write_atomically(output, text.getvalue().encode())
+    print(describe_sizes(deployed), file=sys.stderr)
+
+
+def describe_sizes(deployed):
+    """Sizes of the weights, in one line."""
+    whole, stored = deployed.sizes()
+    return f"weights: {whole:,} bytes as float32, {stored:,} here, {whole / stored:.1f} times less"
+
+
+def main(argv=None):
+    parser = Parser(prog="predict", description=__doc__)
+    parser.add_argument("file", metavar="FILE", help="made by ./reproduce export")
+    parser.add_argument(
+        "images",
+        metavar="IMAGES",
+        nargs="+",
+        help="raw pixels, 0 to 255: .npy, .npz or IDX (.gz), PNG or PGM, or a folder of pictures",
+    )
+    parser.add_argument(
+        "--scale",
+        type=positive,
+        metavar="FACTOR",
+        help="of the values of arrays, to pixels: 255 if they are from 0 to 1",
+    )
+    parser.add_argument("--invert", action="store_true", help="for images dark on light")
+    parser.add_argument("--scores", action="store_true", help="print the score of each class too")
+    parser.add_argument("--output", metavar="CSV", help="also write a table to this file")
+    return run(parser, predict, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
