@@ -1,14 +1,18 @@
+import contextlib
 import csv
 import dataclasses
+import errno
 import json
 import os
 import resource
 import signal
 import subprocess
 import sys
+import time
 
 import original_stack
 from original_stack import machine
+from original_stack.command_line import Stopped
 from original_stack.errors import UserError
 
 import numpy as np
@@ -28,6 +32,13 @@ RELEASED = dataclasses.replace(
 )
 THEANO = dataclasses.replace(mnist.BNN_THEANO, num_units=12, batch_size=20, epochs=3)
 TORCH7 = dataclasses.replace(mnist.BNN_TORCH7, num_units=12, batch_size=20, epochs=3)
+
+
+FINISHED = ["epochs.csv", "first_layer.npz", "model.npz", "run.json"]
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
 
 
 def result(folder):
@@ -57,8 +68,7 @@ def test_record(tmp_path):
     errors = [float(row["valid_error"]) for row in rows]
     assert found["valid_error"] == min(errors)
     assert found["best_epoch"] == max(2 * i + 2 for i, e in enumerate(errors) if e == min(errors))
-    files = ["epochs.csv", "first_layer.npz", "model.npz", "run.json"]
-    assert sorted(path.name for path in folder.iterdir()) == files
+    assert names(folder) == FINISHED
 
 
 @pytest.mark.parametrize(
@@ -142,6 +152,148 @@ def test_killed_and_terminated_process_continues_bit_identically(tmp_path):
     assert len(output.splitlines()) == 400
     hp = dataclasses.replace(SMALL, epochs=400)
     assert_same_results(*(folder_of(hp, tmp_path / name) for name in ("whole", "killed")))
+
+
+class Mean:
+    """Stands for a model without compiling: its one parameter follows the mean image."""
+
+    def __init__(self, network, hp, test_weights):
+        self.hp, self.W = hp, np.zeros((784, 10), np.float32)
+
+    def train_step(self, X, Y, LR):
+        self.W += LR * (X.reshape(len(X), 784).T @ Y / len(X) - self.W)
+        return np.float32(np.square(self.W).sum())
+
+    def state(self):
+        return {"state000": self.W.copy()}
+
+    def set_state(self, arrays):
+        self.W = arrays["state000"].copy()
+
+    def parameter_values(self):
+        return {"000_W": self.W.copy()}
+
+    def recompute_statistics(self, *splits):
+        pass
+
+    def evaluate(self, split):
+        outputs = split.X.reshape(-1, 784) @ self.W
+        return float(outputs.std()), 100 * float((outputs.argmax(axis=1) != split.y).mean())
+
+
+@pytest.fixture
+def without_compiling(monkeypatch):
+    monkeypatch.setattr(loop, "Model", Mean)
+    monkeypatch.setattr(loop, "CHECKPOINT_INTERVAL", 0)
+    here = environment()
+    monkeypatch.setattr(loop, "environment", lambda: here)
+
+
+class Killed(BaseException):
+    """Of a process that does nothing more."""
+
+
+# What changes files on the path of the record.
+CALLS = ("mkdir", "fsync", "replace", "unlink")
+
+
+def at_call(monkeypatch, number, event, forever=False):
+    """`event()` before the call of this number (the first is 0) of one of CALLS, and before all
+    that follow if `forever`. Returns the list of calls made."""
+    made = []
+
+    def wrapped(name, original):
+        def call(*args, **options):
+            made.append(name)
+            if len(made) == number + 1 or (forever and len(made) > number):
+                event()
+            return original(*args, **options)
+
+        return call
+
+    for name in CALLS:
+        monkeypatch.setattr(os, name, wrapped(name, getattr(os, name)))
+    return made
+
+
+def kill():
+    raise Killed
+
+
+def fill_the_disk():
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def terminate():
+    if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:  # a run notes it
+        signal.raise_signal(signal.SIGTERM)
+
+
+@pytest.mark.parametrize("event", [kill, fill_the_disk, terminate])
+def test_a_run_stopped_at_any_call_is_continued_by_the_same_command(
+    tmp_path, monkeypatch, without_compiling, event
+):
+    hp = dataclasses.replace(SMALL, epochs=4)
+    with monkeypatch.context() as patch:
+        calls = at_call(patch, -1, kill)
+        whole = run(hp, tmp_path / "whole")
+    assert (
+        calls.count("replace") == 18
+    )  # six times two of the record, four checkpoints, two of the model
+    for number in range(len(calls)):
+        results = tmp_path / str(number)
+        with monkeypatch.context() as patch, contextlib.suppress(Killed, Stopped, UserError):
+            at_call(patch, number, event, forever=event is kill)
+            run(hp, results)
+        stopped = run(hp, results)
+        assert_same_results(whole, stopped)
+        assert names(stopped) == names(whole) == FINISHED
+
+
+def test_a_signal_within_an_epoch_keeps_the_last_whole_epoch(
+    tmp_path, monkeypatch, without_compiling
+):
+    whole = run(SMALL, tmp_path / "whole")
+    steps, train_step = [], Mean.train_step
+
+    def step(*args):
+        steps.append(args)
+        if len(steps) == 25:  # of ten an epoch
+            signal.raise_signal(signal.SIGINT)
+        return train_step(*args)
+
+    monkeypatch.setattr(Mean, "train_step", step)
+    with pytest.raises(Stopped) as stop:
+        run(SMALL, tmp_path / "stopped")
+    assert str(stop.value) == "stopped after epoch 2; the same command resumes from there"
+    assert (stop.value.signum, len(steps)) == (signal.SIGINT, 25)
+    stopped = run(SMALL, tmp_path / "stopped", resume=True)
+    assert len(steps) == 25 + 40
+    assert_same_results(whole, stopped)
+
+
+def test_a_clock_set_back_does_not_make_times_negative(tmp_path, monkeypatch, without_compiling):
+    times = iter(range(10**9, 0, -3600))
+    monkeypatch.setattr(time, "time", lambda: float(next(times)))
+    folder = run(SMALL, tmp_path)
+    record = json.loads((folder / "run.json").read_text())
+    assert 0 <= record["seconds"] < 3600
+    with open(folder / "epochs.csv", newline="") as f:
+        seconds = [float(row["seconds"]) for row in csv.DictReader(f)]
+    assert seconds == sorted(seconds)
+    assert seconds[0] >= 0
+
+
+def test_a_corrected_record_is_the_same_run(tmp_path, monkeypatch, without_compiling):
+    folder = run(SMALL, tmp_path)
+    finished = (folder / "run.json").read_text()
+    other = dataclasses.replace(toy(), preprocessing="said in other words")
+    monkeypatch.setattr(loop, "published", lambda *row: {"value": "1.19"})
+    loop.run(other, SMALL, None, 7, tmp_path, "real")
+    assert (folder / "run.json").read_text() == finished
+    files = (dataclasses.replace(other.files[0], md5="1" * 32),)
+    with pytest.raises(UserError, match="holds a run with data .*0000.*, this one has .*1111"):
+        loop.run(dataclasses.replace(other, files=files), SMALL, None, 7, tmp_path, "real")
 
 
 def test_not_finite_loss_stops_the_run_with_its_record_intact(tmp_path):

@@ -9,7 +9,7 @@ from checks import assert_near
 from toy import SMALL, toy
 
 import mnist
-from reproduction.training.model import ENSEMBLE_SIZE, Model
+from reproduction.training.model import ENSEMBLE_SIZE, TARGETS, Model
 
 RELEASED = dataclasses.replace(
     mnist.RELEASE, num_units=12, batch_size=20, epochs=3, dropout_hidden=0.5
@@ -25,6 +25,20 @@ def test_ensemble_averages_the_outputs_of_several_networks():
     outputs = [model.outputs(X) for _ in range(2)]
     assert abs(outputs[0] - outputs[1]).max() > 0.01
     assert model.samples == ENSEMBLE_SIZE
+
+
+def test_evaluation_of_an_ensemble_is_that_of_the_mean_outputs():
+    split = toy().test
+    right = TARGETS[split.y]
+    outputs = [-right] + [right] * 7  # the first network is wrong everywhere
+    model = Model.__new__(Model)
+    model.hp, model.samples = SMALL, len(outputs)
+    calls = iter(outputs)
+    model.outputs = lambda X: next(calls)
+    loss, error = model.evaluate(split)
+    assert error == 0
+    # The mean is .75 of the targets: the loss is .25^2, summed over ten classes.
+    assert loss == pytest.approx(10 * 0.25**2)
 
 
 def test_statistics_of_the_test_weights():
