@@ -28,8 +28,9 @@ class Experiment:
         return type(self.rows[0])
 
     def row(self, protocol, method):
-        """The row of a protocol and a method."""
-        return next(hp for hp in self.rows if (hp.protocol, hp.method) == (protocol, method))
+        """The row of a protocol and a method, or None."""
+        key = protocol, method
+        return next((hp for hp in self.rows if (hp.protocol, hp.method) == key), None)
 
 
 _MNIST = Experiment(mnist.ROWS, mnist.build_network)
