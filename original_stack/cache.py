@@ -1,52 +1,150 @@
 """Where compiled code and downloaded data go, and whether Theano can compile there."""
 
+import errno
 import os
 import shutil
+import stat
+import struct
 import tempfile
 from pathlib import Path
 
-from original_stack.errors import UserError
+from original_stack.errors import UserError, expanded, writing
+
+_REMEDY = "name another directory: BINARYCONNECT_CACHE=DIR"
 
 
 def cache_directory():
-    """The per-user directory of compiled code and data: BINARYCONNECT_CACHE, else
-    XDG_CACHE_HOME/binaryconnect, else ~/.cache/binaryconnect, else (where that cannot be written,
-    as for a user without a home) one of the user's own in the directory for temporary files."""
+    """The per-user directory of compiled code and data.
+
+    BINARYCONNECT_CACHE, otherwise XDG_CACHE_HOME/binaryconnect, otherwise ~/.cache/binaryconnect,
+    otherwise (if the user has no home that can be written) a directory that only this user can
+    read, below the directory for temporary files.
+
+    Raises
+    ------
+    UserError
+        If it cannot be written, or if the last of these belongs to somebody else.
+    """
     chosen = os.environ.get("BINARYCONNECT_CACHE")
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    path = Path(chosen) if chosen else Path(home) / "binaryconnect"
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        if os.access(path, os.W_OK):
-            return path
-    except OSError:
-        pass
-    path = Path(tempfile.gettempdir()) / f"binaryconnect-{os.getuid()}"
+    if chosen:
+        path = expanded(chosen, "BINARYCONNECT_CACHE")
+        with writing(path, _REMEDY):
+            _make_writable(path)
+        return path
+    home = os.environ.get("XDG_CACHE_HOME", "")
+    home = home if os.path.isabs(home) else os.path.expanduser("~/.cache")
+    if os.path.isabs(home):
+        try:
+            _make_writable(Path(home) / "binaryconnect")
+            return Path(home) / "binaryconnect"
+        except OSError:
+            pass
+    with writing("the directory for temporary files", _REMEDY):
+        return _private(Path(tempfile.gettempdir()) / f"binaryconnect-{os.geteuid()}")
+
+
+def _make_writable(path):
+    """Makes a directory if it is missing; OSError if it cannot be written."""
+    path.mkdir(parents=True, exist_ok=True)
+    if not os.access(path, os.W_OK | os.X_OK):
+        # A file system that is mounted read-only, or a missing permission: which one?
+        tempfile.TemporaryFile(dir=path).close()
+
+
+def compile_directory():
+    """The directory of this user's compiled code, below `cache_directory()`.
+
+    Raises
+    ------
+    UserError
+        If others could put code there, which would be run.
+    """
+    path = cache_directory() / f"theano-{os.geteuid()}"
+    with writing(path, _REMEDY):
+        return _private(path)
+
+
+def _private(path):
+    """A directory of the user's own, which is made if it is missing and closed to others."""
     path.mkdir(mode=0o700, exist_ok=True)
+    status = path.lstat()
+    mode = stat.S_IMODE(status.st_mode)
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or mode & 0o022:
+        raise UserError(
+            f"{path} may hold code of others, which would be run (owner {status.st_uid}, mode "
+            f"{mode:o}); expected a directory that only user {os.geteuid()} can write; remove it, "
+            f"or {_REMEDY}"
+        )
+    if mode & 0o077:
+        path.chmod(0o700)
     return path
+
+
+def is_full_disk(error):
+    """Whether an error, of Python or of the compiler, comes from a full disk or an exhausted quota
+    of it."""
+    causes = (errno.ENOSPC, errno.EDQUOT)
+    return getattr(error, "errno", None) in causes or any(
+        os.strerror(cause) in str(error) for cause in causes
+    )
 
 
 def full_disk():
     """The UserError of a disk too full for Theano's compiler."""
     return UserError(
-        f"cannot compile into {cache_directory() / 'theano'}: the disk is full, there or where "
-        "temporary files go; free some space, or name other directories: BINARYCONNECT_CACHE=DIR "
-        "TMPDIR=DIR"
+        f"cannot compile into {compile_directory()}: the disk is full, there or where temporary "
+        "files go; free some space, or name other directories: BINARYCONNECT_CACHE=DIR TMPDIR=DIR"
     )
 
 
 def check_cache():
-    """Raises a UserError where Theano could not compile into the cache."""
-    # Where the user's own THEANO_FLAGS name a directory, the cache is not compiled into.
-    if os.environ["THEANO_FLAGS"].count("compiledir=") > 1:
-        return
-    if os.statvfs(cache_directory()).f_flag & os.ST_NOEXEC:
+    """Raises a UserError if Theano could not compile into the cache."""
+    if os.statvfs(compile_directory()).f_flag & os.ST_NOEXEC:
         raise UserError(
-            f"cannot compile into {cache_directory() / 'theano'}: its file system is mounted "
-            "noexec; name another directory: BINARYCONNECT_CACHE=DIR"
+            f"cannot compile into {compile_directory()}: its file system is mounted noexec; "
+            f"{_REMEDY}"
         )
-    # Where Theano cannot write its own lock it would wait for that, many minutes.
     temporary = Path(os.environ.get("TMPDIR") or "/tmp")
     for directory in (cache_directory(), temporary):
         if directory.is_dir() and shutil.disk_usage(directory).free < 2**20:
             raise full_disk()
+
+
+def remove_damaged(directory, lock):
+    """Removes compiled modules that a power cut or a kill left empty, cut or half written, so that
+    they are compiled again.
+
+    Parameters
+    ----------
+    directory : path
+        Theano's compiledir, with a folder for each module.
+    lock : callable
+        Gives a context in which no other process compiles there.
+    """
+    if any(map(_is_damaged, Path(directory).iterdir())):
+        with lock():
+            for folder in filter(_is_damaged, Path(directory).iterdir()):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_damaged(folder):
+    """Whether a module's folder has an incomplete library, or lacks the one that it tells of."""
+    try:
+        libraries = list(folder.glob("*.so"))
+        code = [path.read_bytes() for path in folder.glob("__init__.py")]
+        told = (folder / "key.pkl").exists() or any(code)
+        return (
+            (told and not libraries) or b"\0" in b"".join(code) or not all(map(_whole, libraries))
+        )
+    except OSError:
+        return False  # another process has removed it
+
+
+def _whole(library):
+    """Whether an ELF file reaches as far as its head says: to the end of its table of sections."""
+    with open(library, "rb") as f:
+        head = f.read(64)
+    if len(head) < 64 or not head.startswith(b"\x7fELF"):
+        return False
+    (table,), (size, count) = struct.unpack_from("Q", head, 40), struct.unpack_from("2H", head, 58)
+    return library.stat().st_size >= table + size * count

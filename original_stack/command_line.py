@@ -1,13 +1,15 @@
 """What the commands share: errors in one line, exit statuses, an output that nobody reads."""
 
 import argparse
+import contextlib
 import math
 import os
 import signal
 import sys
 import traceback
 
-from original_stack.cache import full_disk
+from original_stack import ctrl_c
+from original_stack.cache import full_disk, is_full_disk
 from original_stack.errors import UserError
 
 
@@ -79,36 +81,40 @@ def run(parser, command, argv=None):
         or Ctrl-C, which are printed in one line; 128 + SIGPIPE where the reader of the output is
         gone (`| head`).
     """
-    options = parser.parse_args(argv)
+    ctrl_c.give_back()
     try:
+        options = parser.parse_args(argv)
         command(options)
         sys.stdout.flush()
     except UserError as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
-        return 2
+        return _ended(parser, error, 2)
     except Stopped as stop:
-        print(f"{parser.prog}: {stop}", file=sys.stderr)
-        return 128 + stop.signum
+        return _ended(parser, stop, 128 + stop.signum)
     except KeyboardInterrupt:
-        print(f"{parser.prog}: interrupted", file=sys.stderr)
-        return 128 + signal.SIGINT
+        return _ended(parser, "interrupted", 128 + signal.SIGINT)
     except BrokenPipeError:
         _drop_output()
         return 128 + signal.SIGPIPE
     except Exception as error:
-        # Of Theano's compiler or of the output, printed or of a benchmark; the others say what they
-        # could not write.
-        if "No space left on device" not in str(error):
-            raise
         frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-        if any(frame.f_globals.get("__name__", "").startswith("theano.") for frame in frames):
-            message = full_disk()
-        else:
-            _drop_output()
-            message = "cannot write the output: the disk is full; free some space"
-        print(f"{parser.prog}: {message}", file=sys.stderr)
-        return 2
+        in_theano = any(f.f_globals.get("__name__", "").startswith("theano.") for f in frames)
+        if in_theano and is_full_disk(error):
+            return _ended(parser, full_disk(), 2)
+        # Whatever writes files says itself what it could not write. What remains is the output,
+        # printed or of a benchmark.
+        if in_theano or not isinstance(error, OSError) or error.filename is not None:
+            raise
+        _drop_output()
+        reason = "the disk is full; free some space" if is_full_disk(error) else error.strerror
+        return _ended(parser, f"cannot write the output: {reason}", 2)
     return 0
+
+
+def _ended(parser, reason, status):
+    """Print why the command ends, if anyone reads it, and return its exit status."""
+    with contextlib.suppress(OSError):
+        print(f"{parser.prog}: {reason}", file=sys.stderr)
+    return status
 
 
 def _drop_output():

@@ -45,6 +45,32 @@ class UserError(Exception):
     """
 
 
+def say(line):
+    """Print "<program>: <line>" to stderr, or nothing if that cannot be written."""
+    with contextlib.suppress(OSError):
+        print(f"{Path(sys.argv[0]).name}: {line}", file=sys.stderr, flush=True)
+
+
+def expanded(path, source):
+    """`path` with the home that ~ or ~user stands for.
+
+    Parameters
+    ----------
+    path : str
+    source : str
+        What gave the path, for the error: the name of an option or a variable.
+
+    Raises
+    ------
+    UserError
+        If there is no such home.
+    """
+    full = os.path.expanduser(path)
+    if full.startswith("~"):
+        raise UserError(f"{source} is {path!r}, but there is no such home; give a full path")
+    return Path(full)
+
+
 def open_regular(path):
     """Open a file from outside for reading, without waiting for anybody.
 

@@ -5,6 +5,7 @@
 """
 
 import importlib.metadata
+import importlib.util
 import re
 import sys
 from pathlib import Path
@@ -29,6 +30,25 @@ def unsatisfied(lock=LOCK):
             return None
 
     return [f"{name}=={v}" for name, v in locked_versions(lock).items() if installed(name) != v]
+
+
+def check(*names):
+    """Raises a UserError if a package that is to be imported is not the lock's, so that no record
+    tells of another one: a folder on PYTHONPATH or beside a script comes first."""
+    from original_stack.errors import UserError  # not for `reproduce`, which runs this file alone
+
+    for name in names:
+        spec = importlib.util.find_spec(name)
+        if spec is None or not spec.origin:
+            continue
+        expected = locked_versions()[name]
+        package = importlib.metadata.distribution(name)
+        folder = Path(package.locate_file("")).resolve()
+        if package.version != expected or folder not in Path(spec.origin).resolve().parents:
+            raise UserError(
+                f"{name} is imported from {spec.origin}; expected version {expected} of "
+                "requirements.lock; take the other off PYTHONPATH, or rename it"
+            )
 
 
 if __name__ == "__main__":

@@ -2,11 +2,14 @@
 
 import ctypes
 import importlib.util
+import math
 import os
 import re
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from original_stack.errors import UserError
+
+MOST_THREADS = 4096
 
 
 def processor():
@@ -24,6 +27,49 @@ def has(*instructions):
     return set(instructions) <= set(processor().get("flags", "").split())
 
 
+def processors():
+    """Number of processors that this process may use: its affinity and its control groups allow
+    them (`docker run --cpus`), a part of one counts as one."""
+    return max(1, min(len(os.sched_getaffinity(0)), quota()))
+
+
+def quota(groups="/proc/self/cgroup", mounted="/sys/fs/cgroup"):
+    """Number of processors whose time the control groups of this process grant, rounded up.
+
+    Parameters
+    ----------
+    groups : path
+        The file that lists the groups.
+    mounted : path
+        Where both versions of control groups have their files.
+
+    Returns
+    -------
+    int or float
+        Infinity if nothing limits it.
+    """
+    try:
+        lines = Path(groups).read_text().splitlines()
+    except OSError:
+        return math.inf
+    shares = [math.inf]
+    for line in lines:
+        _, controllers, group = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        # A container sees its own group at the root, by whatever name the host has for it.
+        for path in (PurePosixPath(group), *PurePosixPath(group).parents):
+            folder = Path(mounted, "cpu" if controllers else "", *path.parts[1:])
+            files = ("cpu.cfs_quota_us", "cpu.cfs_period_us") if controllers else ("cpu.max",)
+            try:
+                time, period = " ".join((folder / name).read_text() for name in files).split()
+                if time not in ("max", "-1"):
+                    shares.append(math.ceil(int(time) / int(period)))
+            except (OSError, ValueError):
+                continue
+    return min(shares)
+
+
 def threads():
     """Number of threads that BLAS and the compiled code use.
 
@@ -33,9 +79,12 @@ def threads():
         If OMP_NUM_THREADS is not a number of threads.
     """
     chosen = os.environ["OMP_NUM_THREADS"]
-    if not re.fullmatch(r"\s*0*[1-9]\d*\s*(,.*)?", chosen):
-        raise UserError(f"OMP_NUM_THREADS is {chosen!r}; expected a number of threads")
-    return int(chosen.split(",")[0])
+    number = chosen.partition(",")[0].strip()
+    if not (re.fullmatch("0*[0-9]{1,4}", number) and 1 <= int(number) <= MOST_THREADS):
+        raise UserError(
+            f"OMP_NUM_THREADS is {chosen!r}; expected a number of threads, 1 to {MOST_THREADS}"
+        )
+    return int(number)
 
 
 def blas_kernels(processor):

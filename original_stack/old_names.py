@@ -6,49 +6,84 @@ import collections.abc
 import importlib.abc
 import importlib.machinery
 import importlib.util
-import sys
 from pathlib import Path
 
-from original_stack.cache import check_cache
-from original_stack.errors import UserError
-from original_stack.machine import load_blas, threads
+from original_stack.errors import say
+from original_stack.theano_settings import NO_GPU, CompileLockLoader, TheanoLoader
+
+_LOADERS = {"theano": TheanoLoader, "theano.gof.compilelock": CompileLockLoader}
 
 
 class OldNames(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     """Serves modules that later releases dropped; prepares a package's needs before its import."""
 
     def find_spec(self, name, path=None, target=None):
-        if name == "theano":
-            try:
-                threads()
-                check_cache()
-            except UserError as error:
-                print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
-                sys.exit(2)
-            load_blas()
-        elif name in ("fuel", "pylearn2"):  # import from collections what is in collections.abc
-            for abstract in ("Iterable", "Iterator", "Mapping", "Sequence"):
+        if name in _LOADERS:
+            spec = importlib.machinery.PathFinder.find_spec(name, path)
+            if spec and isinstance(spec.loader, importlib.machinery.SourceFileLoader):
+                spec.loader = _LOADERS[name](name, spec.loader.path)
+            return spec
+        if name in _MODULES:
+            return importlib.machinery.ModuleSpec(name, self, is_package=name in _PACKAGES)
+        if name == "theano.scan_module.scan_perform_ext":
+            # Made for Cython of 2017, it does not compile; without it Theano scans in Python.
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+        if name in ("fuel", "pylearn2"):  # import from collections what is in collections.abc
+            for abstract in collections.abc.__all__:
                 setattr(collections, abstract, getattr(collections.abc, abstract))
-        elif name in ("theano.tensor.signal.downsample", "theano.sandbox.cuda"):
-            return importlib.machinery.ModuleSpec(name, self)
-        elif name in ("binary_connect", "shift_based", "binary_net"):
+        if name in ("binary_connect", "shift_based", "binary_net"):
             return _ours(name)
-        if name == "pylearn2":  # takes six from within Theano
-            import six
-
-            sys.modules.update({"theano.compat.six": six, "theano.compat.six.moves": six.moves})
         return None
 
     def exec_module(self, module):
-        if module.__name__ == "theano.tensor.signal.downsample":
-            from theano.tensor.signal.pool import pool_2d
+        vars(module).update(_MODULES[module.__name__]())
 
-            def max_pool_2d(input, ds, ignore_border=None, st=None, padding=(0, 0), mode="max"):
-                return pool_2d(input, ds, ignore_border, st, padding, mode)
 
-            module.max_pool_2d = max_pool_2d
-        elif module.__name__ == "theano.sandbox.cuda":
-            module.cuda_available = module.cuda_enabled = False
+def _downsample():
+    from theano.tensor.signal.pool import pool_2d
+
+    def max_pool_2d(input, ds, ignore_border=None, st=None, padding=(0, 0), mode="max"):
+        return pool_2d(input, ds, ignore_border, st, padding, mode)
+
+    return {"max_pool_2d": max_pool_2d}
+
+
+def _six():
+    import six
+
+    return vars(six) | {"__name__": "theano.compat.six", "__path__": []}
+
+
+def _six_moves():
+    from six import moves
+
+    return {name: getattr(moves, name) for name in ("cPickle", "input", "reduce", "xrange", "zip")}
+
+
+def _cuda():
+    def use(device, *_, **__):
+        """Computations stay on the CPU."""
+        if device != "cpu":
+            say(f"theano.sandbox.cuda.use({device!r}): {NO_GPU}")
+
+    return {"cuda_available": False, "cuda_enabled": False, "use": use}
+
+
+def _cuda_type():
+    class CudaNdarrayType:
+        """Of no variable: nothing is on a GPU."""
+
+    return {"CudaNdarrayType": CudaNdarrayType}
+
+
+_MODULES = {
+    "theano.compat.six": _six,
+    "theano.compat.six.moves": _six_moves,
+    "theano.sandbox.cuda": _cuda,
+    "theano.sandbox.cuda.type": _cuda_type,
+    "theano.tensor.signal.downsample": _downsample,
+}
+_PACKAGES = ("theano.compat.six", "theano.sandbox.cuda")
 
 
 def _ours(name):
@@ -58,9 +93,5 @@ def _ours(name):
     ours = Path(__file__).resolve().parent.parent / f"{name}.py"
     if found is None or (found.origin and ours.exists() and ours.samefile(found.origin)):
         return found
-    print(
-        f"{Path(sys.argv[0]).name}: {found.origin} shadows {ours}, which is used; to use your own, "
-        "rename it",
-        file=sys.stderr,
-    )
+    say(f"{found.origin} shadows {ours}, which is used; to use your own, rename it")
     return importlib.util.spec_from_file_location(name, ours)

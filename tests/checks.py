@@ -1,6 +1,10 @@
 """Assertions that several tests share."""
 
-import original_stack
+import os
+import subprocess
+import sys
+
+from original_stack import ROOT
 from original_stack.errors import UserError
 
 import numpy as np
@@ -31,4 +35,17 @@ def assert_near(actual, expected, tolerance=1e-5):
     assert actual.shape == expected.shape
     np.testing.assert_allclose(
         actual, expected, rtol=0, atol=tolerance * abs(expected).max(initial=0)
+    )
+
+
+def python(*arguments, **environment):
+    """Runs the environment's Python as `./reproduce python` does, with nothing settled yet."""
+    settled = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+    settled += ("THEANO_FLAGS", "OPENBLAS_CORETYPE")
+    env = {k: v for k, v in os.environ.items() if k not in settled}
+    return subprocess.run(
+        [sys.executable, *arguments],
+        env={**env, "PYTHONPATH": f"{ROOT}:{ROOT}/original_stack/site", **environment},
+        capture_output=True,
+        text=True,
     )

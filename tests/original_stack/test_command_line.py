@@ -1,6 +1,7 @@
 """How every command ends: exit statuses, and what it prints then."""
 
 import argparse
+import errno
 import os
 import signal
 import subprocess
@@ -39,7 +40,7 @@ def end(capsys, error=None, argv=()):
     ("error", "expected"),
     [
         (None, (0, "output\n", "")),
-        (UserError("mend it"), (2, "output\n", "program: mend it\n")),
+        (UserError("fix it"), (2, "output\n", "program: fix it\n")),
         (Stopped("saved", signal.SIGTERM), (143, "output\n", "program: saved\n")),
         (KeyboardInterrupt(), (130, "output\n", "program: interrupted\n")),
     ],
@@ -48,19 +49,65 @@ def test_ends(capsys, error, expected):
     assert end(capsys, error) == expected
 
 
-def test_full_disk_under_the_compiler(capsys, monkeypatch, tmp_path):
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_full_disk_under_the_compiler(capsys, monkeypatch, tmp_path, number):
     monkeypatch.setenv("BINARYCONNECT_CACHE", str(tmp_path))
-    reason = "No space left on device"
+    reason = os.strerror(number)
     message = (
-        f"program: cannot compile into {tmp_path}/theano: the disk is full, there or where "
-        "temporary files go; free some space, or name other directories: BINARYCONNECT_CACHE=DIR "
-        "TMPDIR=DIR\n"
+        f"program: cannot compile into {tmp_path}/theano-{os.geteuid()}: the disk is full, there "
+        "or where temporary files go; free some space, or name other directories: "
+        "BINARYCONNECT_CACHE=DIR TMPDIR=DIR\n"
     )
-    for error in (Exception("compiling the node", f"ld failed: {reason}"), OSError(28, reason)):
+    for error in (Exception("compiling", f"ld failed: {reason}"), OSError(number, reason)):
         compiler = {"__name__": "theano.gof.cmodule", "error": error}
         exec("def compile(options): raise error", compiler)
         assert run(Parser(prog="program"), compiler["compile"], []) == 2
         assert capsys.readouterr() == ("", message)
+
+
+@pytest.mark.parametrize(
+    ("number", "reason"),
+    [
+        (errno.ENOSPC, "the disk is full; free some space"),
+        (errno.EDQUOT, "the disk is full; free some space"),
+        (errno.EIO, "Input/output error"),
+    ],
+)
+def test_an_output_that_fails(capfd, monkeypatch, number, reason):
+    class Output:
+        def write(self, text):
+            raise OSError(number, os.strerror(number))
+
+        def fileno(self):
+            return descriptor
+
+    descriptor = os.dup(1)
+    with monkeypatch.context() as patch:
+        patch.setattr("sys.stdout", Output())
+        assert run(Parser(prog="program"), lambda options: print("output"), []) == 2
+    assert capfd.readouterr() == ("", f"program: cannot write the output: {reason}\n")
+
+
+def test_a_file_that_nobody_spoke_of_is_an_error_of_the_program():
+    with pytest.raises(FileNotFoundError):
+        run(Parser(prog="program"), lambda options: os.listdir("/proc/none"), [])
+
+
+def test_nobody_reads_the_errors():
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", FAILS], stdout=subprocess.PIPE, stderr=full, cwd=ROOT
+        )
+    assert (done.returncode, done.stdout) == (2, b"")
+
+
+FAILS = """
+import sys
+from original_stack.command_line import Parser, run
+from original_stack.errors import UserError
+def fail(options): raise UserError("fix it")
+sys.exit(run(Parser(), fail, []))
+"""
 
 
 def test_errors_of_the_program_are_not_hidden(capsys):
