@@ -10,7 +10,7 @@ import traceback
 
 from original_stack import ctrl_c
 from original_stack.cache import full_disk, is_full_disk
-from original_stack.errors import UserError
+from original_stack.errors import UserError, expanded
 
 
 class Parser(argparse.ArgumentParser):
@@ -54,7 +54,7 @@ def folder(text):
     """Argument type of argparse: the name of a folder. An unset shell variable gives none."""
     if not text:
         raise argparse.ArgumentTypeError("'' is not the name of a folder")
-    return text
+    return str(expanded(text, "the folder"))
 
 
 class Stopped(Exception):

@@ -121,6 +121,15 @@ def test_wrong_option(capsys):
     )
 
 
+def test_a_home_that_is_none(capsys):
+    parser = Parser(prog="program")
+    parser.add_argument("--results", type=folder)
+    assert run(parser, print, ["--results", "~nosuchuser/x"]) == 2
+    assert capsys.readouterr().err == (
+        "program: the folder is '~nosuchuser/x', but there is no such home; give a full path\n"
+    )
+
+
 LINES = """
 import sys
 from original_stack.command_line import Parser, run
@@ -186,3 +195,4 @@ def test_values_of_arguments():
     assert number_between(0.5, 8)("8") == 8
     assert integer_between(1, 9)("009") == 9
     assert folder(" ") == " "
+    assert folder("~/x") == os.path.expanduser("~/x")
