@@ -15,6 +15,8 @@ import original_stack
 from original_stack import lock, machine
 from original_stack.errors import UserError, write_atomically, writing
 
+from reproduction.report.markdown import update_block
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -106,9 +108,7 @@ def update_page(mark, lines):
     if original_stack.RESULTS != ROOT / "results":
         return
     path = original_stack.RESULTS / "benchmarks" / "README.md"
-    before, mark, rest = path.read_text().partition(f"<!-- made by {mark} -->\n")
-    _, end, after = rest.partition("<!-- end -->")
-    _write(path, before + mark + "\n".join(lines) + "\n" + end + after)
+    update_block(path, mark, "\n".join(lines))
 
 
 def _write(path, text):

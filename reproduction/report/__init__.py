@@ -1,1 +1,5 @@
-"""results/ as a page and figures, beside the published numbers."""
+"""The runs below results/ beside the published figures: one page of Markdown, and its figures.
+
+Reads files only, and loads no Theano: published.csv, and run.json, epochs.csv, first_layer.npz and
+evaluation.json of each run.
+"""

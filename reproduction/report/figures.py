@@ -1,59 +1,172 @@
-"""The figures of the paper, of our runs: features and histograms of the first layer's weights, and
-training curves (BinaryConnect, figures 1 to 3), as SVG and PNG, readable in black and white.
+"""The figures of the page: published errors beside ours, and the figures of the paper of our runs
+(BinaryConnect, figures 1 to 3): features and histograms of the first layer's weights, and training
+curves.
 
-The same runs give the same files, byte by byte.
+The same runs give the same files, byte by byte. A method has the same color in every figure.
 """
 
+import io
 import textwrap
 
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-METHODS = {
-    "none": "No regularizer",
-    "deterministic": "BinaryConnect (det.)",
-    "stochastic": "BinaryConnect (stoch.)",
-    "dropout": "50% Dropout",
-    "bnn": "BNN",
+from reproduction.report.markdown import printable
+
+METHODS = {  # {method: (name, color)}; Okabe and Ito's, safe for the color-blind
+    "none": ("No regularizer", "#D55E00"),
+    "deterministic": ("BinaryConnect (det.)", "#0072B2"),
+    "stochastic": ("BinaryConnect (stoch.)", "#009E73"),
+    "dropout": ("50% Dropout", "#CC79A7"),
+    "bnn": ("BNN", "#E69F00"),
 }
+GROUPS = {  # {title: (data set, whether of Table 1)} of the comparison
+    "MNIST": ("mnist", False),
+    "CIFAR-10": ("cifar10", False),
+    "SVHN": ("svhn", False),
+    "CIFAR-10, small network (BinaryConnect, Table 1)": ("cifar10", True),
+}
+MADE = "BinaryConnect: ./reproduce report"  # by this a picture of ours is recognized
 PANEL_WIDTH = 42  # characters
-STYLE = {"font.size": 9, "axes.titlesize": 9, "svg.hashsalt": "binaryconnect"}
+STYLE = {
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "svg.hashsalt": "binaryconnect",
+    "text.parse_math": False,  # names are no formulas
+}
 
 
-def draw(runs, folder):
+def draw(runs, compared):
     """Draw all figures that the runs allow.
 
     Parameters
     ----------
-    runs : list of report.Run
-    folder : Path
-        Where they go; figures of an earlier report are removed from it.
+    runs : list of Run
+    compared : list of Comparison
 
     Returns
     -------
-    dict
-        {title: path, relative to the folder above} of the SVG files.
+    titles : dict
+        {name: title}; the comparison is the first.
+    files : dict
+        {file name: bytes} of each as SVG and PNG.
     """
-    folder.mkdir(exist_ok=True)
-    for kind in ("curves", "weights", "features"):
-        for old in folder.glob(f"{kind}-*"):
-            old.unlink()
-    pictures = {}
+    titles, files = {}, {}
     with matplotlib.rc_context(STYLE):
+        made = {"comparison": comparison(compared)}
         for experiment in sorted({run.row[:2] for run in runs}):
             chosen = choose([run for run in runs if run.row[:2] == experiment])
             for kind, make in (("curves", curves), ("weights", weights), ("features", features)):
-                made = make(chosen)
-                if made is None:
-                    continue
-                figure, title = made
-                path = folder / "-".join((kind, *experiment))
-                figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
-                figure.savefig(path.with_suffix(".png"), dpi=150, metadata={"Software": None})
-                pictures[title] = f"{folder.name}/{path.name}.svg"
-    return pictures
+                made["-".join((kind, *experiment))] = make(chosen)
+        for name, (figure, title) in ((n, m) for n, m in made.items() if m):
+            titles[name] = title
+            for suffix, options in (
+                ("svg", {"metadata": {"Date": None, "Creator": MADE}}),
+                ("png", {"metadata": {"Software": MADE}, "dpi": 150}),
+            ):
+                content = io.BytesIO()
+                figure.savefig(content, format=suffix, **options)
+                files[f"{name}.{suffix}"] = content.getvalue()
+    return titles, files
+
+
+def comparison(compared):
+    """Published errors beside ours: a row of the figure for each published row.
+
+    Parameters
+    ----------
+    compared : list of Comparison
+
+    Returns
+    -------
+    Figure, title
+    """
+    groups = {}
+    for title, key in GROUPS.items():
+        of_group = [
+            c
+            for c in compared
+            if (c.published["dataset"], c.published["protocol"].startswith("table1-")) == key
+        ]
+        if of_group:
+            groups[title] = of_group
+    sizes = [len(of_group) for of_group in groups.values()]
+    figure = Figure(
+        figsize=(7.0, 1.0 + 0.25 * sum(sizes) + 0.55 * len(sizes)), layout="constrained"
+    )
+    panels = figure.subplots(len(groups), squeeze=False, height_ratios=[n + 1 for n in sizes])
+    for axis, (title, of_group) in zip(panels[:, 0], groups.items(), strict=True):
+        axis.set_title(title, loc="left", fontweight="bold")
+        _rows(axis, of_group)
+    panels[-1, 0].set_xlabel("test error, %")
+    shapes = [
+        ("published, ± standard deviation", {"marker": "|", "markersize": 11, "color": "k"}),
+        ("ours: a seed", {"marker": "o", "markersize": 4, "color": "0.2", "linestyle": "none"}),
+        ("95% interval of ours", {"color": "0.2", "linewidth": 3, "alpha": 0.4}),
+        ("in a reduced setting", {"marker": "o", "color": "0.6", "linestyle": "none"}),
+    ]
+    handles = [Line2D([], [], label=label, **{"markersize": 4, **s}) for label, s in shapes]
+    figure.legend(handles=handles, loc="outside upper center", ncols=4, frameon=False, fontsize=8)
+    return figure, "Published and obtained test errors"
+
+
+def _rows(axis, compared):
+    """The rows of one group: published above, ours below."""
+    inside = []
+    for c in compared:
+        value, spread = (float(c.published[key] or 0) for key in ("value", "spread"))
+        inside += [value - spread, value + spread] if value else []
+        inside += [*(c.interval or ()), *c.errors]
+    low, high = min(inside), max(inside)
+    margin = 0.1 * (high - low) or 1.0
+    low, high = max(0, low - margin), high + margin / 2
+    axis.set(xlim=(low, high + 2 * margin), ylim=(len(compared) - 0.4, -0.6))
+    labels = []
+    for y, c in enumerate(compared):
+        row = c.published
+        labels.append(c.name.removeprefix("small CNN, ").replace("learning rates ", ""))
+        if row["value"]:
+            spread = float(row["spread"] or 0)
+            axis.errorbar(
+                float(row["value"]), y - 0.17, xerr=spread or None, color="k", elinewidth=1
+            )
+            axis.plot(float(row["value"]), y - 0.17, "k|", markersize=11, markeredgewidth=1.5)
+        color = METHODS[row["method"]][1]
+        if c.interval:
+            axis.plot(c.interval, [y + 0.2] * 2, color=color, linewidth=3, alpha=0.4)
+        axis.plot(c.errors, [y + 0.2] * len(c.errors), "o", color=color, markersize=4)
+        reduced = [] if c.runs else [run["test_error"] for run in c.others]
+        shown = [error for error in reduced if low <= error <= high]
+        axis.plot(shown, [y + 0.2] * len(shown), "o", color="0.6", markersize=4)
+        if outside := sorted(set(reduced) - set(shown)):
+            axis.text(
+                0.995,
+                y + 0.2,
+                f"{', '.join(f'{error:.2f}' for error in outside)} \N{RIGHTWARDS ARROW}",
+                color="0.45",
+                fontsize=8,
+                ha="right",
+                va="center",
+                transform=axis.get_yaxis_transform(),
+            )
+        axis.text(
+            1.01,
+            y,
+            c.verdict,
+            color="k" if c.runs else "0.45",
+            fontsize=8,
+            va="center",
+            transform=axis.get_yaxis_transform(),
+        )
+    axis.set_yticks(range(len(compared)), labels)
+    axis.tick_params(axis="y", length=0)
+    axis.grid(axis="x", color="0.9", linewidth=0.6)
+    axis.set_axisbelow(True)
+    for side in ("top", "right", "left"):
+        axis.spines[side].set_visible(False)
 
 
 def choose(runs):
@@ -61,7 +174,7 @@ def choose(runs):
 
     Parameters
     ----------
-    runs : list of report.Run
+    runs : list of Run
 
     Returns
     -------
@@ -92,7 +205,7 @@ def curves(chosen):
     (Figure, title) or None
         None: no run has what this figure needs. So for the other two.
     """
-    chosen = _with(chosen, lambda run: run.rows)
+    chosen = _with(chosen, lambda run: run.epochs)
     if not chosen:
         return None
     figure, axes, title = _panels(chosen, "training cost (dotted) and validation error (solid)")
@@ -103,15 +216,13 @@ def curves(chosen):
         error_axis = axis.twinx()
         error_axis.set(yscale="log", ylabel="validation error, % (solid)")
         errors.append(error_axis)
-        for run in runs:
-            epochs, costs, valid = (
-                [row[name] for row in run.rows] for name in ("epoch", "train_loss", "valid_error")
-            )
-            axis.plot(epochs, costs, "k:", linewidth=1, marker=_marker(epochs), markersize=3)
-            error_axis.plot(epochs, valid, "k-", linewidth=1, marker=_marker(epochs), markersize=3)
+        _lines(axis, runs, "train_loss", ":")
+        _lines(error_axis, runs, "valid_error", "-")
     for group in (axes, errors):
-        low = max(t for t in _ROUND if t <= min(axis.get_ylim()[0] for axis in group))
-        high = min(t for t in _ROUND if t >= max(axis.get_ylim()[1] for axis in group))
+        least = min(axis.get_ylim()[0] for axis in group)
+        largest = max(axis.get_ylim()[1] for axis in group)
+        low = max((t for t in _ROUND if t <= least), default=_ROUND[0])
+        high = min((t for t in _ROUND if t >= largest), default=_ROUND[-1])
         ticks = [t for t in _ROUND if low <= t <= high]
         if len(ticks) > 15:  # too close to be read
             ticks = [t for t in _POWERS if low <= t <= high]
@@ -123,12 +234,25 @@ def curves(chosen):
     return figure, title
 
 
-_POWERS = [10.0**power for power in range(-45, 13)]  # from the least of float32
+_POWERS = [10.0**power for power in range(-45, 40)]  # those of float32
 _ROUND = [digit * power for power in _POWERS for digit in (1, 2, 5)]
 
 
-def _marker(epochs):
-    return "o" if len(epochs) < 10 else None  # a line of few points hardly shows
+def _lines(axis, runs, name, style):
+    """A line for each run, or, of three and more, their mean and the band that holds them all."""
+    epochs = [[row["epoch"] for row in run.epochs] for run in runs]
+    # Less than float32 has is 0, which has no place on a logarithmic axis.
+    values = [[row[name] if row[name] >= _POWERS[0] else 0 for row in run.epochs] for run in runs]
+    if not any(map(any, values)):
+        return
+    color = METHODS[runs[0]["method"]][1]
+    if len(runs) >= 3 and all(e == epochs[0] for e in epochs):
+        band = np.min(values, axis=0), np.max(values, axis=0)
+        axis.fill_between(epochs[0], *band, color=color, alpha=0.25, linewidth=0)
+        epochs, values = epochs[:1], [np.mean(values, axis=0)]
+    for x, y in zip(epochs, values, strict=True):
+        marker = "o" if len(x) < 10 else None  # a line of few points hardly shows
+        axis.plot(x, y, style, color=color, linewidth=1, marker=marker, markersize=3)
 
 
 def weights(chosen):
@@ -142,8 +266,9 @@ def weights(chosen):
     figure, axes, title = _panels(chosen, "latent weights of the first layer")
     for axis, (run,) in zip(axes, chosen.values(), strict=True):
         kept = run.first_layer
+        color = METHODS[run["method"]][1]
         share = 100 * kept["counts"] / max(1, kept["counts"].sum())
-        axis.stairs(share, kept["edges"], fill=True, color="0.6", edgecolor="k", linewidth=0.5)
+        axis.stairs(share, kept["edges"], fill=True, color=color, edgecolor="k", linewidth=0.5)
         axis.set(xlabel="weight", ylabel="share of the weights, %", ylim=(0, None))
         axis.xaxis.set_major_locator(MaxNLocator(5))
         H = _magnitude(run)
@@ -226,7 +351,8 @@ def _panels(chosen, subject, size=2.6):
         axis = figure.add_subplot(rows, columns, i + 1)
         seeds = ", ".join(str(run["seed"]) for run in runs)
         setting = "; ".join(runs[0].departures) or f"{runs[0]['epochs']:,} epochs, as published"
-        heading = f"{METHODS[method]}, seed{'s' * (len(runs) > 1)} {seeds}"
+        setting = printable(setting).encode("ascii", "replace").decode()  # the font has no others
+        heading = f"{METHODS[method][0]}, seed{'s' * (len(runs) > 1)} {seeds}"
         lines = [line for text in (heading, setting) for line in textwrap.wrap(text, PANEL_WIDTH)]
         axis.set_title("\n".join(lines))
         axes.append(axis)

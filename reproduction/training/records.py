@@ -98,7 +98,7 @@ class Run(Best, Environment):
     epochs_done: Count
     finished: bool
     started: NotRequired[str]
-    seconds: Seconds
+    seconds: float  # below 0 where the clock of an early version was set back
     earlier: NotRequired[list[EarlierEnvironment]]
     stopped: NotRequired[str]
 

@@ -1,0 +1,101 @@
+"""Compare all runs with the published figures: writes README.md and figures/ into the folder of the
+results."""
+
+import sys
+from pathlib import Path
+
+import original_stack
+from original_stack.command_line import Parser, folder, run
+from original_stack.errors import Lock, UserError, open_regular, write_atomically, writing
+
+from reproduction.experiments import EXPERIMENTS
+from reproduction.report import figures
+from reproduction.report.markdown import update_block
+from reproduction.report.page import MADE, comparisons, mnist_table, page, read_benchmarks
+from reproduction.report.runs import read_runs
+
+ROWS = {
+    (dataset, row.protocol, row.method): row
+    for dataset, experiment in EXPERIMENTS.items()
+    for row in experiment.rows
+}
+
+
+def report(options):
+    """The command.
+
+    Whatever stops it, each file is the old one or the new one.
+
+    Raises
+    ------
+    UserError
+        If there is no such folder, if it cannot be written, or if a file that this command writes
+        is there and is not its own.
+    """
+    results = Path(options.results)
+    if not results.is_dir():
+        raise UserError(f"{results} is not a folder; name one that holds runs with --results")
+    runs, notes = read_runs(results, ROWS)
+    tuned, more = read_runs(results, ROWS, tuning=True)
+    benchmarks, damaged = read_benchmarks(results, ROWS)
+    notes += more + damaged
+    titles, drawn = figures.draw(runs, comparisons(runs))
+    pictures = {title: f"figures/{name}.svg" for name, title in titles.items()}
+    text = page(runs, tuned, notes, benchmarks, pictures)
+    folder = results / "figures"
+    files = {folder / name: content for name, content in drawn.items()}
+    files[results / "README.md"] = text.encode()
+    before = _start(results / "README.md")
+    for path in files:
+        if path.exists() and not _ours(path, before):
+            raise UserError(
+                f"{path} was not made by this command; move it away or choose another --results"
+            )
+    with writing(results, "make it writable or make room"):
+        folder.mkdir(exist_ok=True)
+        with Lock(folder, waiting=f"another report writes in {results}; waiting for it"):
+            for path, content in files.items():
+                for part in path.parent.glob(f".{path.name}.*.part"):  # of a report that was killed
+                    part.unlink()
+                write_atomically(path, content)
+            for path in sorted({*folder.glob("*.svg"), *folder.glob("*.png")} - files.keys()):
+                if _ours(path, before):
+                    path.unlink()
+    if results.resolve() == (original_stack.ROOT / "results").resolve():
+        comparison = next(iter(pictures.items()))
+        block = mnist_table(runs, (comparison[0], f"results/{comparison[1]}"))
+        update_block(original_stack.ROOT / "README.md", "./reproduce report", block)
+    print(f"{results / 'README.md'}: {len(runs)} runs, {len(notes)} notes")
+
+
+def _start(path):
+    """The first bytes of a file, b"" if there are none to read."""
+    try:
+        with open_regular(path) as f:
+            return f.read(2**20)
+    except (FileNotFoundError, UserError):
+        return b""
+
+
+def _ours(path, page):
+    """Whether this command made a file of the folder that had this page before.
+
+    A page and a picture say so themselves, but pictures of earlier versions do not; those are in
+    the page.
+    """
+    start = _start(path)
+    return (
+        MADE.encode() in start
+        or figures.MADE.encode() in start
+        or (MADE.encode() in page and f"({path.parent.name}/{path.stem}.svg)".encode() in page)
+    )
+
+
+def main(argv=None):
+    parser = Parser(prog="report", description=__doc__)
+    parser.add_argument("--results", type=folder, metavar="DIR", default=original_stack.RESULTS)
+    return run(parser, report, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,58 @@
+"""Markdown: tables, text that comes from outside, and blocks within pages that people write."""
+
+from original_stack.errors import UserError, open_regular, reading, write_atomically, writing
+
+END = "<!-- end -->\n"
+
+
+def printable(value):
+    """The text of `value` on one line, with "?" for what cannot be printed, and not too long."""
+    return "".join(c if c.isprintable() else "?" for c in str(value)[:500])
+
+
+def text(value):
+    """`printable`, with nothing that Markdown takes for a cell, code or HTML."""
+    shown = printable(value)
+    for character, written in (("|", "\\|"), ("`", "'"), ("<", "&lt;")):
+        shown = shown.replace(character, written)
+    return shown
+
+
+def table(header, rows):
+    """The lines of a table as one text."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+def update_block(path, command, content):
+    """Put what a command generates between its marks in a page.
+
+    Parameters
+    ----------
+    path : path
+        The page, which has a line "<!-- made by COMMAND -->" and after it a line "<!-- end -->".
+    command : str
+    content : str
+
+    Raises
+    ------
+    UserError
+        If the page lacks these lines, or cannot be read or written.
+    """
+    start = f"<!-- made by {command} -->\n"
+    try:
+        with reading(path, "restore it"), open_regular(path) as f:
+            page = f.read().decode()
+    except FileNotFoundError:
+        page = ""
+    before, found, rest = page.partition(start)
+    _, end, after = rest.partition(END)
+    if not (found and end):
+        raise UserError(
+            f"{path} lacks the lines {start.strip()} and {END.strip()}; put them where what "
+            f"{command} generates should stand"
+        )
+    changed = f"{before}{start}{content.rstrip()}\n{END}{after}"
+    if changed != page:
+        with writing(path, "make it writable or make room"):
+            write_atomically(path, changed.encode())

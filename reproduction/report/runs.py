@@ -1,0 +1,248 @@
+"""The runs below a folder of results, each with what makes it incomparable with its published row.
+
+Nothing here trusts a file: one that cannot be used is left out with a note, and the others count.
+"""
+
+import csv
+import dataclasses
+import io
+import json
+import math
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from original_stack.errors import DAMAGE, UserError, open_regular, reading
+
+import numpy as np
+
+from reproduction.arrays import load_npz
+from reproduction.published import published
+from reproduction.report.markdown import text
+from reproduction.training.records import read_evaluation, read_run
+
+LARGEST = 64 * 2**20  # bytes of a file of a run, first_layer.npz included
+REMEDY = "restore it or run it again"
+# Hyperparameters younger than the first records, and what the code did before they had a name.
+BEFORE = {"LR_stages": None, "shift_based": False}
+NAME = re.compile(r"[A-Za-z0-9][\w.+-]{0,63}", re.ASCII)
+PHRASES = {  # of departures that have their own; these come first
+    "width": "width {}",
+    "train_size": "the first {} training images",
+    "epochs": "{} epochs instead of {}",
+}
+
+
+@dataclass
+class Run:
+    """A finished run.
+
+    Attributes
+    ----------
+    name : str
+        Its folder, relative to that of the results.
+    record : dict
+        What run.json holds.
+    departures : tuple of str
+        What makes it incomparable with a published error; empty: it is comparable.
+    epochs : list of dict
+        The rows of epochs.csv as numbers; empty if the file is missing or damaged.
+    first_layer : dict or None
+        What first_layer.npz holds.
+    evaluation : dict or None
+        What evaluation.json holds.
+    """
+
+    name: str
+    record: dict
+    departures: tuple
+    epochs: list = field(default_factory=list)
+    first_layer: dict | None = None
+    evaluation: dict | None = None
+
+    def __getitem__(self, key):
+        return self.record[key]
+
+    @property
+    def row(self):
+        return self["dataset"], self["protocol"], self["method"]
+
+    @property
+    def environments(self):
+        """Those in which it ran, one after the other: dicts of versions, processor, threads."""
+        return [*self.record.get("earlier", ()), self.record]
+
+
+def read_runs(results, rows, tuning=False):
+    """All finished runs below a folder.
+
+    Parameters
+    ----------
+    results : path
+    rows : dict
+        {(data set, protocol, method): Hyperparameters} of all rows.
+    tuning : bool
+        Read the runs of results/tuning, which chose hyperparameters, instead of all others.
+
+    Returns
+    -------
+    runs : list of Run
+    notes : list of str
+        A sentence on each run that is left out, and on each file of a run that is.
+    """
+    results = Path(results)
+    runs, notes, seen = [], [], {}
+    folders = {path.parent for name in ("run.json", "epochs.csv") for path in results.rglob(name)}
+    for folder in sorted(folders):
+        name = folder.relative_to(results).as_posix()
+        if name.startswith("tuning/") != tuning:
+            continue
+        shown = f"`{text(name)}`"
+        try:
+            record = _read_record(folder / "run.json")
+        except FileNotFoundError:
+            notes.append(f"{shown} is left out: it has no run.json")
+            continue
+        except UserError as error:
+            notes.append(f"{shown} is left out: {_reason(error, folder)}")
+            continue
+        if not record["finished"]:
+            reason = f" ({text(record['stopped'])})" if "stopped" in record else ""
+            notes.append(
+                f"{shown} is left out: unfinished, {record['epochs_done']:,} of "
+                f"{record['epochs']:,} epochs{reason}"
+            )
+            continue
+        keys = ("dataset", "protocol", "method", "seed", "test_weights", "hyperparameters", "data")
+        identity = json.dumps([record[key] for key in keys], sort_keys=True)
+        if identity in seen:
+            notes.append(f"{shown} is left out: the same run as {seen[identity]}")
+            continue
+        seen[identity] = shown
+        run = Run(name, record, ())
+        run.departures = departures(record, rows.get(run.row))
+        if record["seconds"] < 0:
+            notes.append(f"{shown} has no time: the clock was set back while it ran")
+        for attribute, file, read in (
+            ("epochs", "epochs.csv", _read_epochs),
+            ("first_layer", "first_layer.npz", _read_first_layer),
+            ("evaluation", "evaluation.json", lambda path: read_evaluation(path, REMEDY)),
+        ):
+            try:
+                setattr(run, attribute, read(folder / file))
+            except FileNotFoundError:
+                if file != "evaluation.json" and not tuning:
+                    notes.append(f"{shown} has no {file}: it is not in the figures made of it")
+            except UserError as error:
+                notes.append(f"{shown} counts without {file}: {_reason(error, folder)}")
+        runs.append(run)
+    return runs, notes
+
+
+def departures(record, row):
+    """In what a run departs from its published row.
+
+    Parameters
+    ----------
+    record : dict
+        What run.json holds.
+    row : Hyperparameters or None
+        With all of which the run's are compared. A hyperparameter of `BEFORE` that the record lacks
+        has the value given there.
+
+    Returns
+    -------
+    tuple of str
+    """
+    found = []
+    if not record["official_data"]:
+        unofficial = ", ".join(file["name"] for file in record["data"] if not file["official"])
+        found.append(f"unofficial data ({unofficial})")
+    if published(record["dataset"], record["protocol"], record["method"]) is None:
+        found.append("no published row")
+    if row is None:
+        return tuple(found)
+    ours, theirs = dataclasses.asdict(row), {**BEFORE, **record["hyperparameters"]}
+    named = ours.keys() | theirs.keys()
+    for name in [*filter(named.__contains__, PHRASES), *sorted(named - PHRASES.keys())]:
+        if name not in theirs:
+            found.append(f"{name} not recorded")
+        elif name not in ours or not _equal(theirs[name], ours[name]):
+            phrase = PHRASES.get(name, name + " {} instead of {}")
+            found.append(phrase.format(_shown(theirs[name]), _shown(ours.get(name))))
+    if record["test_weights"] != row.default_test_weights:
+        found.append(f"{record['test_weights']} weights at test time")
+    return tuple(found)
+
+
+def _equal(theirs, ours):
+    if isinstance(theirs, int | float) and isinstance(ours, int | float):
+        return math.isclose(theirs, ours, rel_tol=1e-9)
+    return theirs == ours
+
+
+def _shown(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    return f"{value:,}" if isinstance(value, int) else f"{value:.6g}"
+
+
+def _reason(error, folder):
+    """What a UserError about a file of `folder` says, without the folder."""
+    return text(str(error).replace(f"{folder}/", ""))
+
+
+def _read_record(path):
+    """What run.json holds, if its names can be those of files and its numbers of epochs agree."""
+    record = read_run(path, REMEDY)
+    with reading(path, REMEDY):
+        hyperparameters = record["hyperparameters"]
+        names = [record[key] for key in ("dataset", "protocol", "method", "test_weights")]
+        for name in (*names, *hyperparameters):
+            _require(NAME.fullmatch(name), f"the name {name!r}")
+        epochs = hyperparameters.get("epochs")
+        _require(epochs in (None, record["epochs"]), f"{record['epochs']} and {epochs} epochs")
+    return record
+
+
+def _read_epochs(path):
+    with reading(path, REMEDY, (*DAMAGE, csv.Error)), open_regular(path) as f:
+        content = f.read(LARGEST + 1)
+        _require(len(content) <= LARGEST, f"more than {LARGEST:,} bytes")
+        table = csv.DictReader(io.StringIO(content.decode(), newline=""))
+        rows = [{key: float(v) if v else None for key, v in row.items()} for row in table]
+        for row in rows:
+            epoch, loss, error = (row[key] for key in ("epoch", "train_loss", "valid_error"))
+            possible = 1 <= epoch < 2**32 and 0 <= loss < 1e39 and 0 <= error <= 100
+            _require(possible, f"epoch {epoch:g}, loss {loss:g}, error {error:g}")
+    return rows
+
+
+def _read_first_layer(path):
+    kept = load_npz(path, REMEDY, LARGEST)
+    with reading(path, REMEDY):
+        shape, counts, edges, weights = (
+            kept[name] for name in ("shape", "counts", "edges", "weights")
+        )
+        _require(shape.dtype.kind == counts.dtype.kind == "i", "integers of another type")
+        _require(edges.dtype.kind == weights.dtype.kind == "f", "numbers of another type")
+        _require(shape.shape in ((2,), (4,)), f"weights of {shape.size} axes")
+        kept["shape"] = shape = tuple(shape.tolist())
+        units = 1 if len(shape) == 2 else 0  # the axis of which the first are kept
+        _require(1 <= weights.shape[units] <= shape[units], "more units than the layer has")
+        _require(
+            weights.shape == (*shape[:units], weights.shape[units], *shape[units + 1 :]),
+            f"weights of shape {weights.shape} of {shape}",
+        )
+        _require(
+            edges.shape == (counts.size + 1,) and 1 <= counts.size <= 1000, "another histogram"
+        )
+        _require(np.isfinite(weights).all() and np.isfinite(edges).all(), "not finite")
+        _require((np.diff(edges) > 0).all() and (counts >= 0).all(), "another histogram")
+        _require(sum(counts.tolist()) == math.prod(shape), "not a histogram of all weights")
+    return kept
+
+
+def _require(condition, text):
+    if not condition:
+        raise ValueError(text)

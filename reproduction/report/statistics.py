@@ -1,0 +1,149 @@
+"""How an obtained error is judged beside a published one: intervals, differences, verdicts."""
+
+import math
+import statistics
+
+import scipy.stats
+
+CONFIDENCE = 0.95
+ENOUGH_RUNS = 3  # where the published figure is a mean over several
+ENOUGH_PRECISION = 0.15  # of the published error: half the interval of the difference
+RULE = f"""\
+Error rates are test errors in percent, at the epoch of the lowest validation error. The interval of
+an obtained error is Student's t over the seeds. For one seed it is the Clopper-Pearson interval of
+its test images.
+
+A row is judged by the {CONFIDENCE:.0%} interval of the difference between the obtained mean and the
+published figure. The interval is Welch's, from the variance over the seeds on either side. For a
+side with one run only, it takes the binomial variance of its test error instead.
+
+- *not enough runs*: there are fewer than {ENOUGH_RUNS} runs and the published figure is a mean over
+  several, or the interval includes zero but is wider than ±{ENOUGH_PRECISION:.0%} of the published
+  error;
+- *differs*: the interval excludes zero;
+- *reproduced*: otherwise;
+- *not judged*: the paper gives no figure, or does not describe the network (its Table 1);
+- *reduced setting*: every run of the row departs from the published setting: other data, another
+  size, length or hyperparameter. Such runs are listed apart and never judged;
+- *missing*: there is no run."""
+
+
+class Comparison:
+    """A row of published.csv beside the runs of that row.
+
+    Parameters
+    ----------
+    published : dict
+    runs : list of reproduction.report.runs.Run
+        All runs of the row.
+
+    Attributes
+    ----------
+    name : str
+        Of the row, among those of its data set.
+    runs : list of Run
+        Those comparable with the published error, by seed.
+    others : list of Run
+        Those in other settings.
+    errors : list of float
+        Test errors of `runs`, in percent.
+    interval, difference : tuple of float or None
+        See the functions of that name; None without runs, or without a published error.
+    verdict : str
+        See `verdict`; "reduced setting" if all runs are in other settings.
+    """
+
+    def __init__(self, published, runs):
+        self.published = published
+        self.name = published["label"] + ", release" * (published["protocol"] == "release")
+        runs = sorted(runs, key=lambda run: run["seed"])
+        self.runs = [run for run in runs if not run.departures]
+        self.others = [run for run in runs if run.departures]
+        self.errors = [run["test_error"] for run in self.runs]
+        images = self.runs[0]["test_images"] if self.runs else 0
+        self.verdict = verdict(self.errors, images, published)
+        if self.verdict == "missing" and self.others:
+            self.verdict = "reduced setting"
+        self.interval = interval(self.errors, images) if self.runs else None
+        judged = self.runs and published["value"]
+        self.difference = difference(self.errors, images, published) if judged else None
+
+
+def interval(errors, images):
+    """95% interval of an obtained error.
+
+    Parameters
+    ----------
+    errors : list of float
+        In percent, one per seed.
+    images : int
+        Number of test images.
+
+    Returns
+    -------
+    low, high : float
+        In percent: Student's t over several seeds; for one, Clopper-Pearson's binomial interval.
+    """
+    if len(errors) == 1:
+        wrong = scipy.stats.binomtest(round(errors[0] / 100 * images), images)
+        found = wrong.proportion_ci(CONFIDENCE, method="exact")
+        return 100 * found.low, 100 * found.high
+    mean, variance, df = _moments(errors, images)
+    half = math.sqrt(variance) * scipy.stats.t.ppf((1 + CONFIDENCE) / 2, df)
+    return mean - half, mean + half
+
+
+def _moments(errors, images):
+    """Mean, variance of the mean, and its degrees of freedom."""
+    mean = statistics.mean(errors)
+    if len(errors) == 1:
+        return mean, mean * (100 - mean) / images, math.inf
+    return mean, statistics.variance(errors) / len(errors), len(errors) - 1
+
+
+def difference(errors, images, published):
+    """Difference between the mean of `errors` and a published error, and half its 95% interval.
+
+    Parameters
+    ----------
+    errors : list of float
+    images : int
+    published : dict
+        A row of published.csv.
+
+    Returns
+    -------
+    difference, half : float
+        In percentage points; Welch's interval (see `RULE`).
+    """
+    mean, ours, our_df = _moments(errors, images)
+    value, runs = float(published["value"]), int(published["runs"] or 1)
+    if runs > 1 and published["spread"]:
+        theirs, their_df = float(published["spread"]) ** 2 / runs, runs - 1
+    else:
+        _, theirs, their_df = _moments([value], images)
+    variance = ours + theirs
+    spread = ours**2 / our_df + theirs**2 / their_df
+    df = variance**2 / spread if spread else math.inf
+    return mean - value, scipy.stats.t.ppf((1 + CONFIDENCE) / 2, df) * math.sqrt(variance)
+
+
+def verdict(errors, images, published):
+    """How a row of published.csv stands by `RULE`.
+
+    Returns
+    -------
+    str
+        "reproduced", "differs", "not enough runs", "not judged" or "missing".
+    """
+    if not errors:
+        return "missing"
+    if not published["value"] or published["protocol"].startswith("table1-"):
+        return "not judged"
+    if len(errors) < min(ENOUGH_RUNS, int(published["runs"] or 1)):
+        return "not enough runs"
+    found, half = difference(errors, images, published)
+    if abs(found) > half:
+        return "differs"
+    precise = half <= ENOUGH_PRECISION * float(published["value"])
+    return "reproduced" if precise else "not enough runs"
