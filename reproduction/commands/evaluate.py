@@ -6,7 +6,7 @@ import json
 import sys
 
 import original_stack
-from original_stack.command_line import Parser, run
+from original_stack.command_line import Parser, folder, run
 from original_stack.errors import write_atomically, writing
 
 import numpy as np
@@ -76,7 +76,7 @@ def write(options):
 
 def main(argv=None):
     parser = Parser(prog="evaluate", description=__doc__)
-    parser.add_argument("run_dir", metavar="RUN_DIR", help="folder of a finished run")
+    parser.add_argument("run_dir", metavar="RUN_DIR", type=folder, help="folder of a finished run")
     parser.add_argument("--data", metavar="DIR", help="where the data files are or are to go")
     return run(parser, write, argv)
 

@@ -6,7 +6,7 @@ document the formats and run them.
 import sys
 
 import original_stack
-from original_stack.command_line import Parser, run
+from original_stack.command_line import Parser, folder, run
 from original_stack.errors import UserError, write_atomically, writing
 
 import lasagne
@@ -301,7 +301,7 @@ def write(options):
 
 def main(argv=None):
     parser = Parser(prog="export", description=__doc__)
-    parser.add_argument("run_dir", metavar="RUN_DIR", help="folder of a finished run")
+    parser.add_argument("run_dir", metavar="RUN_DIR", type=folder, help="folder of a finished run")
     parser.add_argument("--data", metavar="DIR", help="where the data files are or are to go")
     return run(parser, write, argv)
 

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 
-from original_stack.command_line import Parser, positive, run
+from original_stack.command_line import Parser, number_between, run
 from original_stack.errors import UserError, reading, write_atomically, writing
 
 from reproduction.arrays import load_npz
@@ -104,7 +104,7 @@ def main(argv=None):
     )
     parser.add_argument(
         "--scale",
-        type=positive,
+        type=number_between(0, 255),
         metavar="FACTOR",
         help="of the values of arrays, to pixels: 255 if they are from 0 to 1",
     )
