@@ -3,10 +3,9 @@
 Where the files come from and where those made of them lie: see `files` and `prepared`.
 """
 
-import errno
 from dataclasses import replace
 
-from original_stack.errors import UserError
+from original_stack.errors import UserError, no_room
 
 from reproduction.datasets import cifar10, mnist, svhn
 from reproduction.datasets import files as data_files
@@ -21,21 +20,20 @@ def load(
     ----------
     name : "mnist", "digits", "cifar10" or "svhn"
     data : path, optional
-        Directory with the official files, or where they are downloaded to. Default: the environment
-        variable BINARYCONNECT_DATA, else the directories of FUEL_DATA_PATH, else `data` in the
-        per-user cache. "digits" in place of MNIST's directory gives scikit-learn's embedded digits;
-        the name of the data set is then "digits".
+        Directory with the official files, or where they are downloaded to. By default those of
+        `files.data_directories`. "digits" instead of MNIST's directory gives scikit-learn's
+        embedded digits; the name of the data set is then "digits".
     allow_unofficial : bool
         Take files whose checksum is not the official one. If they hold other numbers of images, the
         validation set is the same share of them.
     inputs : "centred" or "signed"
-        BinaryConnect's preprocessing, or for Binarized Neural Networks, which scale pixels to
-        [-1, 1] and nothing else, the whole numbers 2 pixel - 255 (DEVIATIONS.md, 15).
+        BinaryConnect's preprocessing, or the integers 2 pixel - 255 for Binarized Neural Networks,
+        which scale pixels to [-1, 1] and do nothing else (DEVIATIONS.md, 15).
     train_size : int, optional
         Keep the first `train_size` training images. Validation, test and preprocessing stay.
     lcn : "released" or "all-channels"
-        Of SVHN's three channels, those that local contrast normalization changes: the first, as in
-        the released code, or all, as was probably meant.
+        The channels of SVHN that local contrast normalization changes: the first only, as in the
+        released code, or all three, as was probably meant.
 
     Returns
     -------
@@ -44,7 +42,8 @@ def load(
     Raises
     ------
     UserError
-        Files that are missing and cannot be downloaded, are not official, or cannot be read.
+        If files are missing and cannot be downloaded, are not official, are damaged or cannot be
+        read, or if what is made of them cannot be written.
     """
     if name == "mnist" and data == "digits":
         name = "digits"
@@ -61,11 +60,11 @@ def load(
         else:
             raise UserError(f"unknown data set '{name}'; expected mnist, digits, cifar10 or svhn")
     except OSError as error:
-        if error.errno == errno.ENOSPC or "No space left" in str(error):
+        if no_room(error):
             where = data_files.writable(directories)
             reason = "the disk is full; free some space"
         else:
-            where, reason = directories[0], f"{error}; make it readable"
+            where, reason = directories[0], f"{error}; make it writable"
         raise UserError(
             f"cannot prepare {name} in {where}: {reason}, or choose another directory with --data"
         ) from error

@@ -1,25 +1,16 @@
-"""The official files of a data set, found or downloaded, and checked; what is made of them, once.
-
-Files are looked for in the data directory. What is made of them lies in `binaryconnect/` below it
-(else in the per-user cache), carries the checksums of its inputs, and is made again when these
-change.
-"""
+"""The official files of a data set: found or downloaded, and checked."""
 
 import errno
 import gzip
+import hashlib
 import os
-import struct
-import tarfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 from original_stack.cache import cache_directory
-from original_stack.errors import UserError
+from original_stack.errors import UserError, no_room, open_regular, reading, unreadable
 
 import pooch
-
-VERSION = 1  # of what is written into the prepared files; one of another version is made again
 
 MIRRORS = {
     "mnist": (
@@ -59,7 +50,7 @@ WANTED = {
     "svhn": [name for name in CHECKSUMS if name.endswith(".mat")],
 }
 
-DAMAGED = ValueError, EOFError, struct.error, zlib.error, gzip.BadGzipFile, tarfile.TarError
+REMEDY = "delete it to have it downloaded"
 
 
 @dataclass(frozen=True)
@@ -72,13 +63,33 @@ class File:
 
 
 def data_directories(data=None):
-    """Where to look for files, and to write in the first that can be written: what the user named,
-    then the per-user cache."""
-    if data is None:
-        data = os.environ.get("BINARYCONNECT_DATA")
-    fuel = os.environ.get("FUEL_DATA_PATH", "")
-    named = [data] if data else [path for path in fuel.split(os.pathsep) if path]
-    return [Path(path).expanduser() for path in named] + [cache_directory() / "data"]
+    """Where files are looked for, in this order; they are written to the first that is writable.
+
+    1. `data`; otherwise the environment variable BINARYCONNECT_DATA; otherwise the directories of
+       FUEL_DATA_PATH, Fuel's own variable, separated by colons.
+    2. `data` in the per-user cache.
+    3. PYLEARN2_DATA_PATH, where the released code has `mnist/` and
+       `cifar10/cifar-10-batches-py/`.
+
+    Raises
+    ------
+    UserError
+        If one of them is a file, or a home directory of an unknown user.
+    """
+    if data == "":
+        raise UserError("--data is empty; name a directory or leave it out")
+    named = data or os.environ.get("BINARYCONNECT_DATA")
+    paths = [named] if named else os.environ.get("FUEL_DATA_PATH", "").split(os.pathsep)
+    paths += [cache_directory() / "data", os.environ.get("PYLEARN2_DATA_PATH")]
+    directories = []
+    for path in filter(None, paths):
+        try:
+            directories.append(Path(path).expanduser())
+        except RuntimeError:
+            raise UserError(f"{path}: there is no such user; name another directory") from None
+        if os.path.exists(directories[-1]) and not os.path.isdir(directories[-1]):
+            raise UserError(f"{path} is not a directory; name the directory with the data files")
+    return directories
 
 
 def official_files(name, directories, allow_unofficial):
@@ -104,20 +115,45 @@ def find(name, file, directories):
     """Path of a file, in a directory or in its subdirectory `name`, also unzipped, or None."""
     for directory in directories:
         for candidate in (file, f"{name}/{file}", file[:-3], f"{name}/{file[:-3]}"):
-            if Path(candidate).name in CHECKSUMS and (directory / candidate).is_file():
+            if Path(candidate).name in CHECKSUMS and exists(directory / candidate):
                 return directory / candidate
     return None
 
 
+def exists(path):
+    """Whether there is anything but a folder at `path`; `checked` refuses what is no file."""
+    try:
+        return path.exists() and not path.is_dir()
+    except OSError as error:
+        raise unreadable(path, error) from None
+
+
 def checked(path, allow_unofficial):
     """The File at `path`."""
-    md5, official = pooch.file_hash(path, alg="md5"), CHECKSUMS[path.name]
+    with open_regular(path) as file, reading(path, REMEDY):
+        md5, official = hashlib.file_digest(file, "md5").hexdigest(), CHECKSUMS[path.name]
     if md5 != official and not allow_unofficial:
         raise UserError(
-            f"{path} is not the official file: its md5 is {md5}, expected {official}; delete it to "
-            "have it downloaded, or take it as it is with --allow-unofficial-data"
+            f"{path} is not the official file: its md5 is {md5}, expected {official}; {REMEDY}, "
+            "or take it as it is with --allow-unofficial-data"
         )
     return File(path.name, md5, md5 == official)
+
+
+def unpack(path, output, largest):
+    """Copy a file of the user's to `output`, unzipped if it ends in .gz.
+
+    Raises
+    ------
+    UserError
+        If it is damaged, or has more than `largest` bytes when it is unzipped.
+    """
+    with open_regular(path) as packed, open(output, "wb") as plain, reading(path, REMEDY):
+        source = gzip.GzipFile(fileobj=packed) if path.suffix == ".gz" else packed
+        while block := source.read(2**20):
+            if plain.tell() + len(block) > largest:
+                raise ValueError(f"more than {largest} bytes")
+            plain.write(block)
 
 
 def _download(name, file, target, directory):
@@ -130,7 +166,7 @@ def _download(name, file, target, directory):
             md5 = f"md5:{CHECKSUMS[file]}"
             return Path(pooch.retrieve(mirror + file, md5, file, target, downloader=downloader))
         except (OSError, ValueError) as error:
-            if getattr(error, "errno", None) == errno.ENOSPC:
+            if no_room(error):
                 raise
             wrong = type(error) is ValueError
             reasons.append(f"{mirror} {'wrong checksum' if wrong else type(error).__name__}")

@@ -2,25 +2,30 @@
 
 import gzip
 import hashlib
-import os
+import math
 import shutil
+import struct
 from pathlib import Path
+
+from original_stack.errors import UserError, reading
 
 import numpy as np
 from fuel.converters.mnist import convert_mnist
 
 from reproduction.datasets import files as data_files
-from reproduction.datasets import prepared
 from reproduction.datasets.dataset import Split, split
+from reproduction.datasets.prepared import folder_beside, prepare, quiet
 from reproduction.datasets.preprocessing import PIXELS
+
+LARGEST = 2**20  # images of a file; MNIST has 70,000
 
 
 def load(directories, allow_unofficial, inputs):
     """See `datasets.load`."""
     paths, files = data_files.official_files("mnist", directories, allow_unofficial)
-    path = prepared.prepare("mnist.hdf5", files, directories, lambda path: _convert(paths, path))
-    images, labels = prepared.read(path, "train")
-    test_images, test_labels = prepared.read(path, "test")
+    with prepare("mnist.hdf5", files, directories, lambda path: _convert(paths, path)) as prepared:
+        images, labels = prepared.images("train"), prepared.labels("train")
+        test_images, test_labels = prepared.images("test"), prepared.labels("test")
     transform, description = PIXELS[inputs]
     return split(
         "mnist",
@@ -33,16 +38,56 @@ def load(directories, allow_unofficial, inputs):
 
 
 def _convert(paths, output):
-    with prepared.folder_beside(output) as folder:
+    with folder_beside(output) as folder:
+        counts = []
         for name, path in paths.items():
-            if path.suffix == ".gz":
-                os.symlink(path.resolve(), Path(folder, name))
-            else:  # Fuel expects gzip
-                with open(path, "rb") as plain, gzip.open(Path(folder, name), "wb", 1) as packed:
-                    shutil.copyfileobj(plain, packed)
-        with prepared.converting("MNIST", next(iter(paths.values())).parent):
+            plain = Path(folder, "plain")
+            data_files.unpack(path, plain, 16 + LARGEST * 28 * 28)
+            counts.append(_count(path, plain))
+            # Fuel expects gzip.
+            with open(plain, "rb") as content, gzip.open(Path(folder, name), "wb", 0) as packed:
+                shutil.copyfileobj(content, packed)
+        for (images, labels), (n, m) in zip(batched(paths.values()), batched(counts), strict=True):
+            if n != m:
+                raise UserError(
+                    f"{images} has {n} images, but {labels} has {m} labels; delete both to have "
+                    "them downloaded"
+                )
+        with quiet():
             convert_mnist(folder, str(output.parent), output.name)
-    prepared.check("MNIST", output, (1, 28, 28))
+
+
+def batched(values):
+    """Pairs of an images file and a labels file, or of what belongs to them."""
+    values = list(values)
+    return zip(values[::2], values[1::2], strict=True)
+
+
+def _count(path, plain):
+    """The number of images or labels of the file at `path`, which lies unzipped at `plain`.
+
+    The format is IDX: a magic number, the number of entries and the shape of an entry, 32 bits
+    each, most significant byte first, and then the entries, a byte a value.
+    """
+    magic, shape = (2051, (28, 28)) if "images" in path.name else (2049, ())
+    with open(plain, "rb") as content, reading(path, data_files.REMEDY):
+        found, count, *sizes = struct.unpack(
+            f">{2 + len(shape)}I", content.read(8 + 4 * len(shape))
+        )
+        if found != magic:
+            raise ValueError(f"magic number {found}; expected {magic}")
+        available = plain.stat().st_size - content.tell()
+        if available != count * math.prod(sizes):
+            raise ValueError(f"{available} bytes for {count} entries of shape {tuple(sizes)}")
+        if tuple(sizes) != shape:
+            problem = f"images of shape {tuple(sizes)}; expected {shape}"
+        elif not count:
+            problem = "no entries"
+        elif not shape and (largest := max(content.read())) > 9:
+            problem = f"labels up to {largest}; expected 0 to 9"
+        else:
+            return count
+    raise UserError(f"{path} has {problem}; {data_files.REMEDY}")
 
 
 def digits(inputs):

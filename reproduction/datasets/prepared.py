@@ -1,7 +1,11 @@
-"""What is made of the files of a data set: once, kept, and read from then on."""
+"""What is made of the files of a data set: once, kept in Fuel's format, and read from then on.
+
+`binaryconnect/NAME.hdf5` below a data directory holds the arrays. `NAME.json` beside it holds the
+checksums of the files that it was made of, its own checksum, and its time stamp when that was last
+compared. It is compared again only if the time stamp changes.
+"""
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -9,63 +13,159 @@ import shutil
 import sys
 import tempfile
 import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
 
-from original_stack.errors import UserError
+from original_stack.errors import Lock, UserError, open_regular, reading, write_atomically
 
 import h5py
 import numpy as np
 from fuel.datasets import H5PYDataset
 
-from reproduction.datasets.files import DAMAGED, writable
+from reproduction.datasets.files import writable
 
-VERSION = 1  # of what is written into the prepared files; one of another version is made again
+VERSION = 2  # of what is written into the prepared files; one of another version is made again
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An open file of Fuel's format.
+
+    It stays the same if another process puts a file made of other data in its place.
+    """
+
+    path: Path
+    file: BinaryIO
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.file.close()
+
+    @contextlib.contextmanager
+    def _content(self):
+        with (
+            reading(self.path, "delete it to have it made again"),
+            h5py.File(self.file, "r") as content,
+        ):
+            yield content
+
+    def images(self, which):
+        """Images of "train", "test" or "extra": uint8 of shape (n, channels, rows, columns)."""
+        with self._content() as content:
+            return _source(content, which, "features")
+
+    def labels(self, which):
+        """Labels of "train", "test" or "extra": int32 of shape (n,), 0 to 9."""
+        with self._content() as content:
+            labels = _source(content, which, "targets")
+            if labels.shape != (len(labels), 1) or labels.max(initial=0) > 9:
+                raise ValueError(f"labels of shape {labels.shape} up to {labels.max(initial=0)}")
+            return labels[:, 0].astype(np.int32)
+
+    def memory_map(self, name):
+        """An array of the file as a read-only array on the file."""
+        with self._content() as content:
+            data = content[name]
+            offset = data.id.get_offset()
+            return np.memmap(self.file, data.dtype, "r", offset, data.shape).view(np.ndarray)
+
+
+def _source(content, which, source):
+    dataset = H5PYDataset(content, (which,), sources=(source,), load_in_memory=True)
+    return dataset.data_sources[0]
 
 
 def prepare(name, files, directories, make):
-    """Path of the file `binaryconnect/name` made of `files` by `make(path)`, unless it is there.
+    """Open the file `binaryconnect/name`, made of `files` by `make(path)` unless it is there.
 
-    It gets its name when it is whole. Until then it lies beside it under one that only the same
-    inputs have, so that `make` may go on with what a killed run left.
+    It gets its name when it is whole. Until then it lies beside it under a name that only the same
+    inputs have, so that `make` may resume what a killed run left.
 
     Parameters
     ----------
     name : str
     files : sequence of File
-        What it is made of: it is made again when their checksums, or VERSION, are others.
+        What it is made of. It is made again if their checksums or VERSION change, or if it is not
+        what was made.
     directories : list of Path
         See `data_directories`.
     make : callable
         Writes an HDF5 file at the path that it is given.
+
+    Returns
+    -------
+    Prepared
     """
-    stamp = json.dumps([VERSION, *(file.md5 for file in files)])
+    made_of = [VERSION, *(file.md5 for file in files)]
     for directory in directories:
-        if _stamp(directory / "binaryconnect" / name) == stamp:
-            return directory / "binaryconnect" / name
+        found = _open(directory / "binaryconnect" / name, made_of)
+        if found:
+            return found
     path = writable([directory / "binaryconnect" for directory in directories]) / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{name}.{hashlib.md5(stamp.encode()).hexdigest()}.partial")
-    with open(path.with_suffix(".lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # a second process waits, then finds the file made
-        if _stamp(path) == stamp:
-            return path
+    inputs = hashlib.md5(json.dumps(made_of).encode()).hexdigest()
+    partial = path.with_name(f"{name}.{inputs}.partial")
+    waiting = f"waiting for another process, which prepares {path}"
+    with Lock(path.with_suffix(".lock"), waiting=waiting):
+        found = _open(path, made_of)  # another process may have made it
+        if found:
+            return found
         _clear(path, keep=partial)
-        if path.exists():
-            print(f"{path} is of other files or another version: making it again", file=sys.stderr)
+        if os.path.lexists(path):
+            print(
+                f"{path} is damaged, of other files or of another version: making it again",
+                file=sys.stderr,
+            )
         try:
             make(partial)
-            with h5py.File(partial, "r+") as file:
-                file.attrs["made of"] = stamp
-            with open(partial, "rb") as file:
+            with contextlib.ExitStack() as stack:
+                file = stack.enter_context(open(partial, "rb"))
                 os.fsync(file.fileno())
-            os.replace(partial, path)
+                md5 = hashlib.file_digest(file, "md5").hexdigest()
+                os.replace(partial, path)
+                _note(path, {"made of": made_of, "md5": md5, "compared at": _time_stamp(file)})
+                stack.pop_all()
+                return Prepared(path, file)
         except Exception:
             _clear(path)
             raise
-    return path
+
+
+def _open(path, made_of):
+    """The file at `path`, if it is what was made of these files; otherwise None."""
+    note = path.with_suffix(".json")
+    try:
+        with open_regular(note) as content, reading(note, "delete it"):
+            record = json.loads(content.read(10_000))
+            if record["made of"] != made_of:
+                return None
+            md5, compared_at = record["md5"], record["compared at"]
+        file = open_regular(path)
+    except (FileNotFoundError, UserError):
+        return None
+    if _time_stamp(file) != compared_at:
+        if hashlib.file_digest(file, "md5").hexdigest() != md5:
+            file.close()
+            return None
+        with contextlib.suppress(OSError):  # in a read-only folder it is compared each time
+            _note(path, {**record, "compared at": _time_stamp(file)})
+    return Prepared(path, file)
+
+
+def _time_stamp(file):
+    status = os.fstat(file.fileno())
+    return [status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+
+
+def _note(path, record):
+    write_atomically(path.with_suffix(".json"), json.dumps(record).encode())
 
 
 def _clear(path, keep=None):
-    """Removes what a failed or killed run left beside `path`."""
+    """Remove what a failed or killed run left beside `path`."""
     for left in path.parent.glob(f"{path.name}.*"):
         if left.is_dir():
             shutil.rmtree(left)
@@ -73,62 +173,15 @@ def _clear(path, keep=None):
             left.unlink()
 
 
-def _stamp(path):
-    try:
-        with h5py.File(path, "r") as file:
-            return file.attrs.get("made of")
-    except OSError:  # none there, or not a whole one
-        return None
-
-
 def folder_beside(output):
     """A temporary folder in which `make` of `prepare` may prepare its output; removed after it."""
     return tempfile.TemporaryDirectory(dir=output.parent, prefix=f"{output.name}.")
 
 
-def memory_map(path, name):
-    """A data set of an HDF5 file as a read-only array on the file."""
-    with h5py.File(path, "r") as file:
-        found = file[name]
-        return np.memmap(path, found.dtype, "r", found.id.get_offset(), found.shape).view(
-            np.ndarray
-        )
-
-
 @contextlib.contextmanager
-def converting(name, directory):
-    """Within it a converter of Fuel is silent about its age, and input that it cannot read is a
-    UserError that names the data set and its directory."""
+def quiet():
+    """Silence what Fuel's converters say about their age."""
     with warnings.catch_warnings():
         for category in (DeprecationWarning, FutureWarning, ResourceWarning):
             warnings.simplefilter("ignore", category)
-        try:
-            yield
-        except (*DAMAGED, KeyError) as error:
-            raise UserError(
-                f"the {name} files in {directory} are not of the official format ({error}); delete "
-                "them to have them downloaded"
-            ) from error
-
-
-def check(name, path, shape):
-    """Refuses a converted file with images of another shape or labels beyond 9."""
-    with h5py.File(path, "r") as file:
-        found, largest = file["features"].shape[1:], file["targets"][:].max(initial=0)
-    if found != shape or largest > 9:
-        raise UserError(
-            f"the {name} files have images of shape {found} and labels up to {largest}; expected "
-            f"shape {shape} and labels up to 9"
-        )
-
-
-def targets(path, which):
-    """The labels, int32 of shape (n,), of a set of Fuel's file."""
-    dataset = H5PYDataset(str(path), (which,), sources=("targets",), load_in_memory=True)
-    return dataset.data_sources[0][:, 0].astype(np.int32)
-
-
-def read(path, which):
-    """Images as they are in Fuel's file and labels, int32 of shape (n,), of "train" or "test"."""
-    images, labels = H5PYDataset(str(path), (which,), load_in_memory=True).data_sources
-    return images, labels[:, 0].astype(np.int32)
+        yield

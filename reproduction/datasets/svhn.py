@@ -7,19 +7,20 @@ from original_stack.errors import UserError
 import numpy as np
 
 from reproduction.datasets import files as data_files
-from reproduction.datasets import prepared, preprocessing, svhn_format_2
+from reproduction.datasets import preprocessing, svhn_format_2
 from reproduction.datasets.dataset import Dataset, Images, Split
+from reproduction.datasets.prepared import prepare
 
 
 def load(directories, allow_unofficial, inputs, lcn):
     """See `datasets.load`."""
     paths, files = data_files.official_files("svhn", directories, allow_unofficial)
-    path = prepared.prepare(
+    with prepare(
         "svhn_format_2.hdf5", files, directories, lambda path: svhn_format_2.convert(paths, path)
-    )
-    pixels = prepared.memory_map(path, "features")
-    # Fuel's files have 0 for the digit zero; the released code has it last, after 1 to 9.
-    labels = [(prepared.targets(path, which) - 1) % 10 for which in svhn_format_2.SETS]
+    ) as prepared:
+        pixels = prepared.memory_map("features")
+        # Fuel's files have 0 for the digit zero; the released code has it last, after 1 to 9.
+        labels = [(prepared.labels(which) - 1) % 10 for which in svhn_format_2.SETS]
     y = np.concatenate(labels)
     if inputs == "signed":
         if lcn != "released":

@@ -3,7 +3,7 @@
 import os
 from itertools import pairwise
 
-from original_stack.errors import UserError
+from original_stack.errors import UserError, open_regular, reading
 
 import h5py
 import numpy as np
@@ -11,24 +11,23 @@ import scipy.io
 from fuel.datasets import H5PYDataset
 from tqdm import tqdm
 
-from reproduction.datasets import prepared
+from reproduction.datasets.files import REMEDY
+from reproduction.datasets.prepared import quiet
 
 SETS = ("train", "test", "extra")  # in this order in Fuel's file
+LARGEST = 2**20  # images of a file; extra has 531,131
+_NUMBERS = ("double", "single", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32)))
 
 
 def convert(paths, output, block=4096):
-    """Writes what Fuel's converter of SVHN's format 2 writes, which takes 5.5 GiB of memory and
-    starts again after a kill; this takes 1.7 GiB and goes on.
+    """Write what Fuel's converter of SVHN's format 2 writes.
 
-    A label is written after its image, and is 255 until then: the first 255 is where to go on.
+    Fuel's takes 5.5 GiB of memory and starts again after a kill. This one takes 1.7 GiB and
+    resumes: a label is 255 until its image is on the disk, so the first 255 is where to resume.
     """
     labels = [_labels(paths[f"{which}_32x32.mat"]) for which in SETS]
     bounds = np.cumsum([0, *(len(part) for part in labels)])
-    if not output.exists():
-        _allocate(output, bounds)
-    with h5py.File(output, "r") as file:
-        features, targets = file["features"].id.get_offset(), file["targets"].id.get_offset()
-        done = np.cumprod(file["targets"][:, 0] != 255).sum()
+    features, targets, done = _begun(output, bounds[-1]) or _allocate(output, bounds)
     with (
         open(output, "r+b") as file,
         tqdm(
@@ -48,27 +47,27 @@ def convert(paths, output, block=4096):
                     file.seek(offset + start * size)
                     file.write(content.tobytes())
                     file.flush()
+                    os.fdatasync(file.fileno())  # a power cut keeps the order
                 bar.update(len(part[rows]))
             del images  # before the next ones are read
 
 
 def _labels(path):
-    """Labels 1 to 10 of a file, uint8 of shape (n,), when the shapes of images and labels fit."""
-    try:
-        kinds = {name: (shape, kind) for name, shape, kind in scipy.io.whosmat(path)}
-    except Exception as error:  # a damaged file can raise anything
-        raise _unreadable(path, error) from error
+    """Labels 1 to 10 of a file, uint8 of shape (n,), if the shapes of images and labels fit."""
+    with open_regular(path) as file, reading(path, REMEDY):
+        kinds = {name: (shape, kind) for name, shape, kind in reversed(scipy.io.whosmat(file))}
+        if not kinds.keys() >= {"X", "y"}:
+            raise ValueError("X or y is missing")
+        X, y = kinds["X"], kinds["y"]
+        n = y[0][0]
+        if ((32, 32, 3, n), "uint8") != X or y[0] != (n, 1) or y[1] not in _NUMBERS:
+            raise UserError(
+                f"{path} has X of shape and type {X} and y of {y}; expected (32, 32, 3, n), uint8 "
+                "and (n, 1), numbers, as in SVHN's format 2"
+            )
+        if not 0 < n <= LARGEST:
+            raise UserError(f"{path} has {n} images; expected 1 to {LARGEST}")
     labels = _loadmat(path, "y")
-    expected = (32, 32, 3, len(labels)), "uint8"
-    if (
-        kinds.get("X") != expected
-        or labels.shape != (len(labels), 1)
-        or labels.dtype.kind not in "iuf"
-    ):
-        raise UserError(
-            f"{path} has X of shape and type {kinds.get('X')} and y of shape {labels.shape}; "
-            "expected (32, 32, 3, n), uint8 and (n, 1) as in SVHN's format 2"
-        )
     if not np.isin(labels, np.arange(1, 11)).all():
         raise UserError(
             f"{path} has labels from {labels.min()} to {labels.max()}; expected 1 to 10 as in "
@@ -78,39 +77,58 @@ def _labels(path):
 
 
 def _loadmat(path, name):
+    with open_regular(path) as file, reading(path, REMEDY):
+        return scipy.io.loadmat(file, variable_names=[name])[name]
+
+
+def _begun(output, size):
+    """What `_allocate` gives, of the file that a killed run left, or None if it is not usable."""
     try:
-        return scipy.io.loadmat(path, variable_names=[name])[name]
-    except Exception as error:
-        raise _unreadable(path, error) from error
-
-
-def _unreadable(path, error):
-    return UserError(
-        f"{path} is not a whole file of SVHN's format 2 ({type(error).__name__}: {error}); delete "
-        "it to have it downloaded"
-    )
+        with (
+            open_regular(output) as file,
+            reading(output, "delete it"),
+            h5py.File(file, "r") as content,
+        ):
+            features, targets = content["features"], content["targets"]
+            if features.shape != (size, 3, 32, 32) or targets.shape != (size, 1):
+                return None
+            done = int(np.cumprod(targets[:, 0] != 255).sum())
+            return features.id.get_offset(), targets.id.get_offset(), done
+    except (FileNotFoundError, UserError):
+        return None
 
 
 def _allocate(output, bounds):
-    """An HDF5 file as Fuel expects it, with all of its space and the labels 255."""
+    """An HDF5 file as Fuel expects it, with all of its space and the labels 255.
+
+    Returns
+    -------
+    features, targets : int
+        Where the arrays begin in the file, in bytes.
+    done : int
+        The number of images that it has.
+    """
     whole = output.with_suffix(".new")
     with h5py.File(whole, "w") as file:
         features = file.create_dataset("features", (bounds[-1], 3, 32, 32), np.uint8)
         features[-1:] = 0  # gives it its place in the file
-        file.create_dataset("targets", data=np.full((bounds[-1], 1), 255, np.uint8))
+        targets = file.create_dataset("targets", data=np.full((bounds[-1], 1), 255, np.uint8))
         for dataset, axes in (
             (features, ("batch", "channel", "height", "width")),
-            (file["targets"], ("batch", "index")),
+            (targets, ("batch", "index")),
         ):
             for dimension, label in zip(dataset.dims, axes, strict=True):
                 dimension.label = label
-        with prepared.converting("SVHN", output.parent):
+        with quiet():
             file.attrs["split"] = H5PYDataset.create_split_array(
                 {
                     which: {"features": (first, end), "targets": (first, end)}
                     for which, (first, end) in zip(SETS, pairwise(bounds), strict=True)
                 }
             )
+        offsets = features.id.get_offset(), targets.id.get_offset()
     with open(whole, "r+b") as file:  # a full disk shows now
         os.posix_fallocate(file.fileno(), 0, whole.stat().st_size)
+        os.fsync(file.fileno())
     os.replace(whole, output)
+    return *offsets, 0

@@ -1,18 +1,22 @@
 """CIFAR-10, from files to the arrays of a run."""
 
+import contextlib
 import functools
-import io
+import gzip
 import os
 import pickle
 import tarfile
+
+from original_stack.errors import UserError
 
 import formats
 import numpy as np
 import pytest
 from checks import refusal, same
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from reproduction import datasets
-from reproduction.datasets import files as data_files
 from reproduction.datasets import preprocessing
 
 pytestmark = pytest.mark.usefixtures("no_other_data")
@@ -98,80 +102,37 @@ def test_cifar10_is_found_where_pylearn2_has_it(tmp_path, batches, monkeypatch):
     assert same(plain, load_cifar10(tmp_path / "nothing"))
 
 
-def test_an_official_archive_goes_to_fuel_as_it_is(tmp_path, batches, monkeypatch):
-    formats.cifar10(tmp_path, batches)
-    archive = tmp_path / "cifar-10-python.tar.gz"
-    monkeypatch.setitem(data_files.CHECKSUMS, archive.name, formats.md5(archive.read_bytes()))
-    monkeypatch.setattr(datasets.cifar10, "_Unpickler", None)
-    assert datasets.load("cifar10", tmp_path, inputs="signed").official
-
-
-class Hostile:
-    """Pickles as a call of `os.mkdir`."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.path),)
-
-
-def test_nothing_but_data_is_unpickled(tmp_path, batches):
-    trap = tmp_path / "trap"
-    images, labels = batches["data_batch_3"]
-    hostile = {"data": images, "labels": labels, "more": Hostile(trap)}
-    formats.cifar10(tmp_path, batches, data_batch_3=pickle.dumps(hostile, protocol=2))
-    assert error("cifar10", tmp_path, allow_unofficial=True) == (
-        f"the CIFAR-10 files in {tmp_path} are not of the official format (data_batch_3: it asks "
-        "for posix.mkdir, which no data need); delete them to have them downloaded"
-    )
-    assert not trap.exists()
-    assert pickle.loads(pickle.dumps(hostile))["more"] is None  # the trap works
-    assert trap.exists()
-
-
-@pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4, 5])
-def test_arrays_numbers_strings_and_containers_are_unpickled(protocol):
-    data = {
-        "array": np.arange(6, dtype=np.uint8).reshape(2, 3),
-        "numbers": [1, 2.5, True, None, np.float32(0.5), np.int64(3)],
-        "strings": ("a", "b\xe9"),
-        "bytes": b"\x00\xff",
-    }
-    content = pickle.dumps(data, protocol)
-    result = datasets.cifar10._Unpickler(io.BytesIO(content), encoding="latin1").load()
-    assert np.array_equal(result.pop("array"), data.pop("array"))
-    assert result == data
-
-
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"", "data_batch_2: Ran out of input"),
-        (b"cposix\nsystem\n.", "data_batch_2: it asks for posix.system, which no data need"),
-        (pickle.dumps({"labels": []}), "data_batch_2: 'data'"),
+        (b"", "data_batch_2) is damaged (pickle exhausted before seeing STOP)"),
         (
-            pickle.dumps({"data": np.zeros((2, 3072), np.uint8), "labels": [1]}),
-            "data_batch_2: expected uint8 data of shape (n, 3072) and n integer labels",
+            b"cposix\nsystem\n.",
+            "data_batch_2) is damaged (it asks for posix.system, which no data need)",
         ),
-        (
-            pickle.dumps({"data": np.zeros((1, 3072)), "labels": [1]}),
-            "data_batch_2: expected uint8 data of shape (n, 3072) and n integer labels",
-        ),
-        (
-            pickle.dumps({"data": np.zeros((2, 3072), np.uint8), "labels": [1, 259]}),
-            "data_batch_2: labels from 1 to 259; expected 0 to 9",
-        ),
-        (None, "\"filename 'cifar-10-batches-py/data_batch_2' not found\""),
+        (None, None),
     ],
 )
 def test_a_batch_of_another_format(tmp_path, batches, content, reason):
     formats.cifar10(tmp_path, batches, data_batch_2=content)
+    archive = tmp_path / "cifar-10-python.tar.gz"
+    place = f"{archive} ({reason}"
+    if content is None:
+        place = f"{archive} is damaged ('cifar-10-batches-py/data_batch_2')"
     assert error("cifar10", tmp_path, allow_unofficial=True) == (
-        f"the CIFAR-10 files in {tmp_path} are not of the official format ({reason}); delete them "
-        "to have them downloaded"
+        f"{place}; delete it to have it downloaded"
     )
     assert os.listdir(tmp_path / "binaryconnect") == ["cifar10.lock"]
+
+
+def test_an_extracted_batch_of_another_format(tmp_path, batches):
+    for name, (images, labels) in batches.items():
+        (tmp_path / name).write_bytes(pickle.dumps({"data": images, "labels": labels}))
+    (tmp_path / "data_batch_4").write_bytes(b"")
+    assert error("cifar10", tmp_path, allow_unofficial=True) == (
+        f"{tmp_path}/data_batch_4 is damaged (pickle exhausted before seeing STOP); delete it to "
+        "have it downloaded"
+    )
 
 
 def test_a_truncated_archive(tmp_path, batches):
@@ -184,21 +145,80 @@ def test_a_truncated_archive(tmp_path, batches):
         "as it is with --allow-unofficial-data"
     )
     assert error("cifar10", tmp_path, allow_unofficial=True) == (
-        f"the CIFAR-10 files in {tmp_path} are not of the official format (Compressed file ended "
-        "before the end-of-stream marker was reached); delete them to have them downloaded"
+        f"{archive} is damaged (Compressed file ended before the end-of-stream marker was "
+        "reached); delete it to have it downloaded"
     )
 
 
-def test_links_in_an_archive_are_not_followed(tmp_path):
-    with tarfile.open(tmp_path / "cifar-10-python.tar.gz", "w:gz") as archive:
-        link = tarfile.TarInfo("cifar-10-batches-py/data_batch_1")
-        link.type, link.linkname = tarfile.SYMTYPE, "data_batch_1"
-        archive.addfile(link)
+def member(name="cifar-10-batches-py/data_batch_1", **fields):
+    info = tarfile.TarInfo(name)
+    for field, value in fields.items():
+        setattr(info, field, value)
+    return info
+
+
+def negative_size():
+    """A header whose size of -512 bytes leads from the next header back to itself."""
+    header = bytearray(member("a").tobuf())
+    header[124:136] = b"\xff" * 10 + (2**16 - 512).to_bytes(2, "big")
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    return bytes(header)
+
+
+SPARSE = {"GNU.sparse.major": "0", "GNU.sparse.minor": "1", "GNU.sparse.map": "0,1"}
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (
+            member(type=tarfile.SYMTYPE, linkname="data_batch_1").tobuf(),
+            "cifar-10-batches-py/data_batch_1 is not a regular file",
+        ),
+        (
+            member(pax_headers={**SPARSE, "GNU.sparse.size": str(2**40)}, size=512).tobuf(
+                tarfile.PAX_FORMAT
+            )
+            + bytes(512),
+            "cifar-10-batches-py/data_batch_1 is not a regular file",
+        ),
+        (
+            member(size=2**40).tobuf(),
+            "unexpected end of data",
+        ),
+        (negative_size(), "'cifar-10-batches-py/data_batch_1'"),
+        (b"", "'cifar-10-batches-py/data_batch_1'"),
+        (b"no archive" * 100, "invalid header"),
+    ],
+)
+def test_members_that_are_no_files(tmp_path, content, reason):
+    archive = tmp_path / "cifar-10-python.tar.gz"
+    archive.write_bytes(gzip.compress(content + bytes(1024)))
     assert error("cifar10", tmp_path, allow_unofficial=True) == (
-        f"the CIFAR-10 files in {tmp_path} are not of the official format "
-        "(cifar-10-batches-py/data_batch_1 is not a regular file); delete them to have them "
-        "downloaded"
+        f"{archive} is damaged ({reason}); delete it to have it downloaded"
     )
+
+
+def test_a_bomb_is_not_unzipped(tmp_path, monkeypatch):
+    archive = tmp_path / "cifar-10-python.tar.gz"
+    archive.write_bytes(gzip.compress(bytes(3 * 2**20)))
+    monkeypatch.setattr(datasets.cifar10, "LARGEST", 2 * 2**20)
+    assert error("cifar10", tmp_path, allow_unofficial=True) == (
+        f"{archive} is damaged (more than 2097152 bytes); delete it to have it downloaded"
+    )
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_a_damaged_archive_raises_a_user_error_at_most(tmp_path_factory, data):
+    folder = tmp_path_factory.mktemp("damage")
+    formats.cifar10(folder, formats.cifar10_batches(2))
+    (path,) = folder.iterdir()
+    content = data.draw(formats.damaged(gzip.decompress(path.read_bytes())))
+    path.write_bytes(gzip.compress(content, 1))
+    with contextlib.suppress(UserError):
+        datasets.cifar10._repack({path.name: path}, folder)
 
 
 def test_a_folder_that_lacks_a_batch(tmp_path):

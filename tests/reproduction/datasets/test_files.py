@@ -1,4 +1,4 @@
-"""Official files: found, downloaded, checked; what is made of them, kept."""
+"""Official files: found, downloaded, checked."""
 
 import functools
 import gzip
@@ -13,7 +13,6 @@ from checks import refusal, same
 
 from reproduction import datasets
 from reproduction.datasets import files as data_files
-from reproduction.datasets import prepared
 
 ROOT = Path(__file__).resolve().parents[3]
 pytestmark = pytest.mark.usefixtures("no_other_data")
@@ -124,75 +123,87 @@ def test_two_processes_at_once(tmp_path, official, monkeypatch):
     assert results[0] == results[1]
 
 
-def test_the_converted_file_is_kept_until_its_inputs_or_its_version_change(
-    tmp_path, monkeypatch, capfd
-):
-    formats.mnist(tmp_path)
-    first = datasets.load("mnist", tmp_path, allow_unofficial=True)
-    path = tmp_path / "binaryconnect" / "mnist.hdf5"
-    made = path.stat().st_mtime_ns
-    assert same(first, datasets.load("mnist", tmp_path, allow_unofficial=True))
-    assert path.stat().st_mtime_ns == made
-    again = f"{path} is of other files or another version: making it again\n"
-
-    monkeypatch.setattr(prepared, "VERSION", prepared.VERSION + 1)
-    assert same(first, datasets.load("mnist", tmp_path, allow_unofficial=True))
-    assert capfd.readouterr().err == again
-
-    formats.mnist(tmp_path, seed=1)
-    assert not same(first, datasets.load("mnist", tmp_path, allow_unofficial=True))
-    assert capfd.readouterr().err == again
-
-    path.write_bytes(path.read_bytes()[:5000])
-    datasets.load("mnist", tmp_path, allow_unofficial=True)
-    assert capfd.readouterr().err == again
-
-
-def test_a_read_only_directory_is_left_alone(tmp_path):
-    data = tmp_path / "data"
-    formats.mnist(data)
-    data.chmod(0o555)
-    datasets.load("mnist", data, allow_unofficial=True)
-    data.chmod(0o755)
-    assert not (data / "binaryconnect").exists()
-    assert (tmp_path / "cache" / "data" / "binaryconnect" / "mnist.hdf5").exists()
-
-
-def test_a_full_disk(tmp_path, monkeypatch):
-    formats.mnist(tmp_path)
-
-    def full(*arguments):
-        Path(arguments[1], arguments[2]).write_bytes(b"half")
-        raise OSError("Can't write data (file write failed: errno = 28, 'No space left on device')")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(datasets.mnist, "convert_mnist", full)
-        assert error("mnist", tmp_path, allow_unofficial=True) == (
-            f"cannot prepare mnist in {tmp_path}: the disk is full; free some space, or choose "
-            "another directory with --data"
-        )
-        data = tmp_path / "read-only"
-        data.mkdir()
-        formats.mnist(data)
-        data.chmod(0o555)
-        cache = tmp_path / "cache"
-        patch.setenv("BINARYCONNECT_CACHE", str(cache))
-        assert error("mnist", data, allow_unofficial=True) == (
-            f"cannot prepare mnist in {cache}/data: the disk is full; free some space, or choose "
-            "another directory with --data"
-        )
-        data.chmod(0o755)
-    assert os.listdir(tmp_path / "binaryconnect") == ["mnist.lock"]
-    datasets.load("mnist", tmp_path, allow_unofficial=True)
-
-
 def test_a_directory_that_cannot_be_read(tmp_path, monkeypatch):
     def denied(path):
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(Path, "is_file", denied)  # root may read anything
-    path = tmp_path / "train-images-idx3-ubyte.gz"
+    monkeypatch.setattr(Path, "exists", denied)  # root may read anything
     assert error("mnist", tmp_path) == (
-        f"cannot prepare mnist in {tmp_path}: [Errno 13] Permission denied: '{path}'; make it "
-        "readable, or choose another directory with --data"
+        f"cannot read {tmp_path}/train-images-idx3-ubyte.gz: Permission denied; make it readable"
     )
+
+
+def test_a_file_that_cannot_be_read(tmp_path, monkeypatch):
+    formats.mnist(tmp_path)
+
+    def denied(path, flags):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "open", denied)
+    assert error("mnist", tmp_path, allow_unofficial=True) == (
+        f"cannot read {tmp_path}/train-images-idx3-ubyte.gz: Permission denied; make it readable"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("mnist", "t10k-labels-idx1-ubyte"),
+        ("cifar10", "cifar-10-python.tar.gz"),
+        ("cifar10", "data_batch_3"),
+        ("svhn", "test_32x32.mat"),
+    ],
+)
+def test_fifos_are_not_waited_for(tmp_path, name, file):
+    for other in data_files.CHECKSUMS:
+        alike = {"mnist": "ubyte", "cifar10": "batch", "svhn": ".mat"}[name] in other
+        if alike and "batch" in file or other in data_files.WANTED[name]:
+            (tmp_path / other).write_bytes(b"")
+    if "batch" in file:
+        (tmp_path / "cifar-10-python.tar.gz").unlink()
+    (tmp_path / file).unlink(missing_ok=True)
+    (tmp_path / f"{file}.gz").unlink(missing_ok=True)
+    os.mkfifo(tmp_path / file)
+    assert error(name, tmp_path, allow_unofficial=True) == (
+        f"{tmp_path / file} is not a regular file; give the name of a file"
+    )
+
+
+def test_a_directory_of_a_name_that_python_cannot_decode(tmp_path):
+    folder = tmp_path / os.fsdecode(b"donn\xe9es")
+    formats.mnist(folder)
+    assert len(datasets.load("mnist", folder, allow_unofficial=True).train.y) == 50
+    assert len(datasets.load("mnist", folder, allow_unofficial=True).train.y) == 50
+
+
+def test_what_is_no_directory(tmp_path, monkeypatch):
+    (tmp_path / "file").write_bytes(b"")
+    os.mkfifo(tmp_path / "fifo")
+    for name in ("file", "fifo"):
+        assert error("mnist", tmp_path / name) == (
+            f"{tmp_path / name} is not a directory; name the directory with the data files"
+        )
+    assert error("mnist", "") == "--data is empty; name a directory or leave it out"
+    expected = "~nosuchuser/x: there is no such user; name another directory"
+    assert error("mnist", "~nosuchuser/x") == expected
+    monkeypatch.setenv("BINARYCONNECT_DATA", "~nosuchuser/x")
+    assert error("mnist") == expected
+
+
+def test_the_search_path(tmp_path, monkeypatch):
+    cache = tmp_path / "cache" / "data"
+    assert data_files.data_directories() == [cache]
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("PYLEARN2_DATA_PATH", "~/pylearn2")
+    monkeypatch.setenv("FUEL_DATA_PATH", "/a:~/b")
+    rest = [cache, tmp_path / "pylearn2"]
+    assert data_files.data_directories() == [Path("/a"), tmp_path / "b", *rest]
+    monkeypatch.setenv("BINARYCONNECT_DATA", "~/c")
+    assert data_files.data_directories() == [tmp_path / "c", *rest]
+    assert data_files.data_directories("d") == [Path("d"), *rest]
+
+
+def test_mnist_is_found_where_pylearn2_has_it(tmp_path, monkeypatch):
+    formats.mnist(tmp_path / "pylearn2" / "mnist", pack=bytes)
+    monkeypatch.setenv("PYLEARN2_DATA_PATH", str(tmp_path / "pylearn2"))
+    assert len(datasets.load("mnist", allow_unofficial=True).test.y) == 20

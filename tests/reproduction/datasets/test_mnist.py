@@ -1,9 +1,13 @@
 """MNIST and the embedded digits, from files to the arrays of a run."""
 
+import contextlib
 import dataclasses
 import functools
 import gzip
 import os
+import struct
+
+from original_stack.errors import UserError
 
 import formats
 import fuel
@@ -11,6 +15,8 @@ import fuel.datasets
 import numpy as np
 import pytest
 from checks import refusal, same
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from reproduction import datasets
 from reproduction.datasets import files as data_files
@@ -40,7 +46,7 @@ def test_mnist_is_split_and_centred(tmp_path):
         assert np.issubdtype(part.y.dtype, np.integer)
 
 
-def test_mnist_signed_has_whole_numbers_from_minus_255_to_255(tmp_path):
+def test_mnist_signed_has_integers_from_minus_255_to_255(tmp_path):
     images = formats.mnist(tmp_path)[0]
     mnist = datasets.load("mnist", tmp_path, allow_unofficial=True, inputs="signed")
     assert np.array_equal(mnist.train.X[:, 0], 2.0 * images[:50] - 255)
@@ -68,35 +74,93 @@ def test_fuel_reads_the_converted_file(tmp_path, monkeypatch):
     assert np.array_equal(mnist.data_sources[0][:, 0], images)
 
 
+def idx(*header, data=b""):
+    return struct.pack(f">{len(header)}I", *header) + data
+
+
+IMAGES, LABELS = "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"
+
+
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
-        ("train-images-idx3-ubyte.gz", b"no gzip", "Not a gzipped file (b'no')"),
-        ("train-images-idx3-ubyte.gz", gzip.compress(b"abc"), "unpack requires a buffer of 16"),
-        ("t10k-images-idx3-ubyte.gz", gzip.compress(bytes(99)), "Wrong magic number"),
-        ("train-images-idx3-ubyte.gz", None, "Compressed file ended"),
+        (IMAGES, b"no gzip", "is damaged (Not a gzipped file (b'no'))"),
+        (IMAGES, gzip.compress(b"abc"), "is damaged (unpack requires a buffer of 16 bytes)"),
+        (IMAGES, gzip.compress(bytes(99)), "is damaged (magic number 0; expected 2051)"),
+        (
+            IMAGES,
+            gzip.compress(bytes(10**4))[:-8],
+            "is damaged (Compressed file ended before the end-of-stream marker was reached)",
+        ),
+        (
+            IMAGES,
+            gzip.compress(idx(2051, 2**32 - 1, 28, 28, data=bytes(784))),
+            "is damaged (784 bytes for 4294967295 entries of shape (28, 28))",
+        ),
+        (
+            IMAGES,
+            gzip.compress(idx(2051, 1, 28, 28, data=bytes(785))),
+            "is damaged (785 bytes for 1 entries of shape (28, 28))",
+        ),
+        (
+            IMAGES,
+            gzip.compress(idx(2051, 3, 20, 20, data=bytes(1200))),
+            "has images of shape (20, 20); expected (28, 28)",
+        ),
+        (IMAGES, gzip.compress(idx(2051, 0, 28, 28)), "has no entries"),
+        (LABELS, gzip.compress(idx(2051, 0)), "is damaged (magic number 2051; expected 2049)"),
+        (LABELS, gzip.compress(idx(2049, 0)), "has no entries"),
+        (
+            LABELS,
+            gzip.compress(idx(2049, 2, data=bytes([3, 10]))),
+            "has labels up to 10; expected 0 to 9",
+        ),
     ],
 )
 def test_mnist_files_of_another_format(tmp_path, name, content, reason):
     formats.mnist(tmp_path)
-    content = (tmp_path / name).read_bytes()[:1000] if content is None else content
     (tmp_path / name).write_bytes(content)
-    message = error("mnist", tmp_path, allow_unofficial=True)
-    assert message.startswith(
-        f"the MNIST files in {tmp_path} are not of the official format ({reason}"
+    assert error("mnist", tmp_path, allow_unofficial=True) == (
+        f"{tmp_path / name} {reason}; delete it to have it downloaded"
     )
     assert os.listdir(tmp_path / "binaryconnect") == ["mnist.lock"]
 
 
-def test_mnist_labels_beyond_nine(tmp_path):
+def test_mnist_has_a_label_for_each_image(tmp_path):
     formats.mnist(tmp_path)
-    path = tmp_path / "t10k-labels-idx1-ubyte.gz"
-    content = gzip.decompress(path.read_bytes())
-    path.write_bytes(gzip.compress(content[:-1] + b"\x0a"))
+    (tmp_path / LABELS).write_bytes(gzip.compress(idx(2049, 59, data=bytes(59))))
     assert error("mnist", tmp_path, allow_unofficial=True) == (
-        "the MNIST files have images of shape (1, 28, 28) and labels up to 10; expected shape "
-        "(1, 28, 28) and labels up to 9"
+        f"{tmp_path / IMAGES} has 60 images, but {tmp_path / LABELS} has 59 labels; delete both to "
+        "have them downloaded"
     )
+
+
+def test_a_bomb_is_not_unzipped(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.mnist, "LARGEST", 100)
+    formats.mnist(tmp_path, train=101)
+    assert error("mnist", tmp_path, allow_unofficial=True) == (
+        f"{tmp_path / IMAGES} is damaged (more than 78416 bytes); delete it to have it downloaded"
+    )
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_damaged_mnist_files_raise_a_user_error_at_most(tmp_path_factory, data):
+    folder = tmp_path_factory.mktemp("damage")
+    zipped = data.draw(st.booleans())
+    formats.mnist(folder, 4, 2, pack=gzip.compress if zipped else bytes)
+    path = data.draw(st.sampled_from(sorted(folder.iterdir())))
+    content = data.draw(formats.damaged(path.read_bytes()))
+    if zipped and data.draw(st.booleans()):  # damage below the compression
+        content = gzip.compress(data.draw(formats.damaged(gzip.decompress(path.read_bytes()))))
+    path.write_bytes(content)
+    with contextlib.suppress(UserError):
+        datasets.mnist._count(path, plain(path, folder / "plain"))
+
+
+def plain(path, output):
+    data_files.unpack(path, output, 10**6)
+    return output
 
 
 def test_digits():

@@ -75,17 +75,22 @@ def test_what_a_killed_conversion_left_is_not_used_for_other_files(svhn, svhn_co
     (folder / "svhn_format_2.hdf5.0123.partial").write_bytes(b"of other files")
     (folder / "svhn_format_2.hdf5.0123.new").write_bytes(b"of other files")
     datasets.load("svhn", svhn_copy, allow_unofficial=True)
-    assert sorted(os.listdir(folder)) == ["svhn_format_2.hdf5", "svhn_format_2.lock"]
+    assert sorted(os.listdir(folder)) == [
+        "svhn_format_2.hdf5",
+        "svhn_format_2.json",
+        "svhn_format_2.lock",
+    ]
 
 
 def test_a_truncated_mat_file(svhn_copy):
     path = svhn_copy / "extra_32x32.mat"
     content = path.read_bytes()
     path.unlink()
-    for size, reason in ((1_000_000, "KeyError: 'y'"), (100, "")):
+    for size, reason in ((1_000_000, "X or y is missing"), (100, "")):
         path.write_bytes(content[:size])
         message = error("svhn", svhn_copy, allow_unofficial=True)
-        assert message.startswith(f"{path} is not a whole file of SVHN's format 2 ({reason}")
+        assert message.startswith(f"{path} is damaged ({reason}")
+        assert message.endswith("); delete it to have it downloaded")
     assert os.listdir(svhn_copy / "binaryconnect") == ["svhn_format_2.lock"]
 
 
@@ -108,22 +113,22 @@ def test_a_truncated_mat_file(svhn_copy):
             (28, 28, 3, 2),
             np.uint8,
             [1, 2],
-            "has X of shape and type ((28, 28, 3, 2), 'uint8') and y of shape (2, 1); expected "
-            "(32, 32, 3, n), uint8 and (n, 1) as in SVHN's format 2",
+            "has X of shape and type ((28, 28, 3, 2), 'uint8') and y of ((2, 1), 'uint8'); "
+            "expected (32, 32, 3, n), uint8 and (n, 1), numbers, as in SVHN's format 2",
         ),
         (
             (32, 32, 3, 2),
             np.float64,
             [1, 2],
-            "has X of shape and type ((32, 32, 3, 2), 'double') and y of shape (2, 1); expected "
-            "(32, 32, 3, n), uint8 and (n, 1) as in SVHN's format 2",
+            "has X of shape and type ((32, 32, 3, 2), 'double') and y of ((2, 1), 'uint8'); "
+            "expected (32, 32, 3, n), uint8 and (n, 1), numbers, as in SVHN's format 2",
         ),
         (
             (32, 32, 3, 3),
             np.uint8,
             [1, 2],
-            "has X of shape and type ((32, 32, 3, 3), 'uint8') and y of shape (2, 1); expected "
-            "(32, 32, 3, n), uint8 and (n, 1) as in SVHN's format 2",
+            "has X of shape and type ((32, 32, 3, 3), 'uint8') and y of ((2, 1), 'uint8'); "
+            "expected (32, 32, 3, n), uint8 and (n, 1), numbers, as in SVHN's format 2",
         ),
     ],
 )
