@@ -13,7 +13,7 @@ import numpy as np
 from reproduction import datasets
 from reproduction.arrays import load_npz
 from reproduction.experiments import EXPERIMENTS
-from reproduction.training.records import check, read_run
+from reproduction.training.records import check, read_run, same_data
 
 REMEDY = "train the run again with --restart"
 EXPECTED = (
@@ -122,11 +122,10 @@ class TrainedRun:
             If it cannot be loaded or its files are not those of the run.
         """
         name = self.record["dataset"]
-        official = self.record["official_data"]
-        dataset = datasets.load(name, data, not official, **self.hp.data_options)
-        # The official files hold the same images in any packing.
-        same = [dataclasses.asdict(file) for file in dataset.files] == self.record["data"]
-        if not (same or (official and dataset.official)):
+        unofficial = not self.record["official_data"]
+        dataset = datasets.load(name, data, unofficial, **self.hp.data_options)
+        files = [dataclasses.asdict(file) for file in dataset.files]
+        if not same_data(self.record, {"data": files, "official_data": dataset.official}):
             raise UserError(
                 f"the {name} files are not those that {self.path} was trained on; name their "
                 "folder with --data"

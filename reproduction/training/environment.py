@@ -5,6 +5,7 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+import sys
 
 import original_stack
 from original_stack import lock, machine
@@ -12,11 +13,10 @@ from original_stack import lock, machine
 
 def environment():
     """What a run runs on: versions, image (its base, if in one), processor, threads, commit."""
-    version = lock.locked_versions()
     return {
         "versions": {
             "python": platform.python_version(),
-            **{name: version[name] for name in ("theano", "lasagne", "fuel", "numpy")},
+            **{name: _version(name) for name in ("theano", "lasagne", "fuel", "numpy")},
             "blas": machine.blas(),
         },
         "lock_sha256": hashlib.sha256(lock.LOCK.read_bytes()).hexdigest(),
@@ -36,6 +36,12 @@ def provenance():
         debian = dict(line.split("\t") for line in shown.stdout.splitlines())
     packages = {package.name: package.version for package in importlib.metadata.distributions()}
     return {**environment(), "packages": dict(sorted(packages.items())), "debian": debian}
+
+
+def _version(name):
+    """The version of a package: what is imported, which need not be what is installed."""
+    imported = getattr(sys.modules.get(name), "__version__", None)
+    return imported or importlib.metadata.version(name)
 
 
 def commit():

@@ -159,6 +159,12 @@ def read_evaluation(path, remedy):
         return evaluation
 
 
+def same_data(record, other):
+    """Whether two runs have the same `data`: official files hold the same images in any packing."""
+    official = record.get("official_data") is True and other.get("official_data") is True
+    return official or record.get("data") == other.get("data")
+
+
 def _parse(f):
     content = f.read(LARGEST + 1)
     if len(content) > LARGEST:

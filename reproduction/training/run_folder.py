@@ -17,7 +17,7 @@ import numpy as np
 
 from reproduction.arrays import load_npz, npz
 from reproduction.training.progress import Progress
-from reproduction.training.records import Row, check, read_run
+from reproduction.training.records import Row, check, read_run, same_data
 
 FILES = (
     "checkpoint.npz",
@@ -186,8 +186,8 @@ class RunFolder:
     def _compare(self, run):
         for key in filter(self.configuration.__contains__, IDENTITY):
             ours, theirs = self.configuration[key], run.get(key)
-            if key == "data" and run.get("official_data") and self.configuration["official_data"]:
-                continue  # the official files hold the same images in any packing
+            if key == "data" and same_data(run, self.configuration):
+                continue
             if isinstance(ours, dict) and isinstance(theirs, dict):
                 key, ours, theirs = next(
                     ((k, v, theirs.get(k)) for k, v in ours.items() if theirs.get(k) != v),

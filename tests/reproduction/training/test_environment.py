@@ -1,5 +1,6 @@
 import hashlib
 import os
+import sys
 
 import original_stack
 from original_stack import lock
@@ -21,6 +22,13 @@ def test_environment():
         "git_commit",
         "git_dirty",
     }
+
+
+def test_versions_are_those_of_what_is_imported(monkeypatch):
+    monkeypatch.setattr("numpy.__version__", "1.24.0")
+    monkeypatch.delitem(sys.modules, "fuel", raising=False)
+    versions = environment.environment()["versions"]
+    assert (versions["numpy"], versions["fuel"]) == ("1.24.0", "0.2.0")
 
 
 def test_commit_of_a_copy_without_git(tmp_path, monkeypatch):

@@ -1,14 +1,20 @@
+import contextlib
 import dataclasses
+import errno
+import fcntl
 import json
+import os
 import subprocess
 import sys
 
 import original_stack
 from original_stack import lock
-from original_stack.errors import UserError
+from original_stack.errors import Lock, UserError
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from reproduction.arrays import npz
 from reproduction.training.progress import Progress, Snapshot
@@ -254,6 +260,73 @@ def test_one_process_at_a_time(tmp_path):
     other.kill()
     other.communicate()
     folder(tmp_path).__exit__()
+
+
+def test_official_files_in_another_packing_are_the_same_run(tmp_path):
+    with folder(tmp_path) as run:
+        run.finish(FINISHED, ROWS, ARRAYS)
+    unpacked = [{"name": "a", "md5": "1" * 32, "official": True}]
+    folder(tmp_path, {**CONFIGURATION, "data": unpacked}).__exit__()
+    changed = {**CONFIGURATION, "data": unpacked, "official_data": False}
+    with pytest.raises(
+        UserError, match=r'holds a run with data \[{"name": "a.gz", .*\.\.\., this one'
+    ):
+        folder(tmp_path, changed)
+
+
+def test_a_file_system_without_locks(tmp_path, monkeypatch, capsys):
+    def flock(*args):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    monkeypatch.setattr(Lock, "_said", False)
+    with folder(tmp_path) as run:
+        run.finish(FINISHED, ROWS, ARRAYS)
+    assert capsys.readouterr().err.startswith(f"{tmp_path}: this file system has no locks; ")
+
+
+def test_fifos(tmp_path):
+    os.mkfifo(tmp_path / "run")
+    with pytest.raises(UserError, match=r"^cannot write .*/run: File exists; "):
+        folder(tmp_path / "run")
+    with folder(tmp_path / "other") as run:
+        os.mkfifo(run.path / "checkpoint.npz")
+        with pytest.raises(UserError, match="/checkpoint.npz is not a regular file; "):
+            run.load_checkpoint(snapshot())
+
+
+def test_a_folder_of_another_user(tmp_path, monkeypatch):
+    owner = f"{os.geteuid()}:{os.getegid()}"
+
+    def mkdir(*args):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "mkdir", mkdir)
+        patch.setattr(os, "geteuid", lambda: 12345)
+        patch.setattr(os, "getegid", lambda: 54321)
+        with pytest.raises(UserError) as caught:
+            folder(tmp_path / "run")
+    assert str(caught.value) == (
+        f"cannot write {tmp_path}/run: Permission denied; {tmp_path} belongs to user {owner}, this "
+        f"is 12345:54321; run as its owner (in a container: --user {owner}) or choose another"
+    )
+
+
+def test_any_damage_to_a_checkpoint_is_a_user_error(tmp_path):
+    with folder(tmp_path) as run:
+        run.save_checkpoint(PROGRESS, snapshot())
+        path = tmp_path / "checkpoint.npz"
+        whole = path.read_bytes()
+
+        @settings(max_examples=100, deadline=None, database=None)
+        @given(st.integers(0, len(whole) - 1), st.integers(0, 300), st.binary(max_size=8))
+        def mutate(at, cut, inserted):
+            path.write_bytes(whole[:at] + inserted + whole[at + cut :])
+            with contextlib.suppress(UserError):
+                run.load_checkpoint(snapshot())
+
+        mutate()
 
 
 def test_unwritable_folder(tmp_path):
