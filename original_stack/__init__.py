@@ -28,6 +28,8 @@ def _settle_environment():
     # in some processes.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    # HDF5 refuses to open files where the file system has no locks; the data files have ours.
+    os.environ.setdefault("HDF5_USE_FILE_LOCKING", "FALSE")
     kernels = blas_kernels(processor())
     if kernels:
         os.environ.setdefault("OPENBLAS_CORETYPE", kernels)

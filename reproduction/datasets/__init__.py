@@ -7,7 +7,6 @@ from dataclasses import replace
 
 from original_stack.errors import UserError, no_room
 
-from reproduction.datasets import cifar10, mnist, svhn
 from reproduction.datasets import files as data_files
 
 
@@ -45,6 +44,9 @@ def load(
         If files are missing and cannot be downloaded, are not official, are damaged or cannot be
         read, or if what is made of them cannot be written.
     """
+    # Fuel imports Theano, which users of `preprocessing` and `files` do not need.
+    from reproduction.datasets import cifar10, mnist, svhn
+
     if name == "mnist" and data == "digits":
         name = "digits"
     directories = data_files.data_directories(data)

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reproduction import datasets
-from reproduction.datasets import preprocessing
+from reproduction.datasets import cifar10, preprocessing
 
 pytestmark = pytest.mark.usefixtures("no_other_data")
 error = functools.partial(refusal, datasets.load)
@@ -90,7 +90,7 @@ def test_cifar10_is_found_below_the_directory_and_extracted(tmp_path, batches, b
     for folder in (tmp_path / "data", archive.parent / "cifar-10-batches-py"):
         extracted = load_cifar10(folder)
         assert same(plain, extracted)
-        assert [file.name for file in extracted.files] == datasets.cifar10.BATCHES
+        assert [file.name for file in extracted.files] == cifar10.BATCHES
 
 
 def test_cifar10_is_found_where_pylearn2_has_it(tmp_path, batches, monkeypatch):
@@ -203,7 +203,7 @@ def test_members_that_are_no_files(tmp_path, content, reason):
 def test_a_bomb_is_not_unzipped(tmp_path, monkeypatch):
     archive = tmp_path / "cifar-10-python.tar.gz"
     archive.write_bytes(gzip.compress(bytes(3 * 2**20)))
-    monkeypatch.setattr(datasets.cifar10, "LARGEST", 2 * 2**20)
+    monkeypatch.setattr(cifar10, "LARGEST", 2 * 2**20)
     assert error("cifar10", tmp_path, allow_unofficial=True) == (
         f"{archive} is damaged (more than 2097152 bytes); delete it to have it downloaded"
     )
@@ -218,7 +218,7 @@ def test_a_damaged_archive_raises_a_user_error_at_most(tmp_path_factory, data):
     content = data.draw(formats.damaged(gzip.decompress(path.read_bytes())))
     path.write_bytes(gzip.compress(content, 1))
     with contextlib.suppress(UserError):
-        datasets.cifar10._repack({path.name: path}, folder)
+        cifar10._repack({path.name: path}, folder)
 
 
 def test_a_folder_that_lacks_a_batch(tmp_path):

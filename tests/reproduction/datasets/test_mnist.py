@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from reproduction import datasets
 from reproduction.datasets import files as data_files
+from reproduction.datasets import mnist
 
 pytestmark = pytest.mark.usefixtures("no_other_data")
 error = functools.partial(refusal, datasets.load)
@@ -136,7 +137,7 @@ def test_mnist_has_a_label_for_each_image(tmp_path):
 
 
 def test_a_bomb_is_not_unzipped(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets.mnist, "LARGEST", 100)
+    monkeypatch.setattr(mnist, "LARGEST", 100)
     formats.mnist(tmp_path, train=101)
     assert error("mnist", tmp_path, allow_unofficial=True) == (
         f"{tmp_path / IMAGES} is damaged (more than 78416 bytes); delete it to have it downloaded"
@@ -155,7 +156,7 @@ def test_damaged_mnist_files_raise_a_user_error_at_most(tmp_path_factory, data):
         content = gzip.compress(data.draw(formats.damaged(gzip.decompress(path.read_bytes()))))
     path.write_bytes(content)
     with contextlib.suppress(UserError):
-        datasets.mnist._count(path, plain(path, folder / "plain"))
+        mnist._count(path, plain(path, folder / "plain"))
 
 
 def plain(path, output):

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import fcntl
 import functools
 import json
 import os
@@ -24,7 +25,7 @@ from hypothesis import strategies as st
 
 from reproduction import datasets
 from reproduction.datasets import files as data_files
-from reproduction.datasets import prepared
+from reproduction.datasets import mnist, prepared
 
 ROOT = Path(__file__).resolve().parents[3]
 pytestmark = pytest.mark.usefixtures("no_other_data")
@@ -224,6 +225,12 @@ def test_a_wait_says_so(tmp_path, capfd):
     assert (folder / "mnist.hdf5").exists()
 
 
+def test_hdf5_takes_no_locks_of_its_own(tmp_path):
+    with open(tmp_path / "a", "wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        h5py.File(tmp_path / "a", "w").close()
+
+
 def test_a_file_system_without_locks(tmp_path, monkeypatch, capfd):
     formats.mnist(tmp_path)
 
@@ -263,7 +270,7 @@ def test_a_full_disk(tmp_path, monkeypatch, problem):
         raise problem
 
     with monkeypatch.context() as patch:
-        patch.setattr(datasets.mnist, "convert_mnist", full)
+        patch.setattr(mnist, "convert_mnist", full)
         assert error("mnist", tmp_path, allow_unofficial=True) == (
             f"cannot prepare mnist in {tmp_path}: the disk is full; free some space, or choose "
             "another directory with --data"
@@ -303,7 +310,7 @@ def test_ctrl_c_while_it_is_made(tmp_path, monkeypatch):
         signal.raise_signal(signal.SIGINT)
 
     with monkeypatch.context() as patch:
-        patch.setattr(datasets.mnist, "convert_mnist", interrupted)
+        patch.setattr(mnist, "convert_mnist", interrupted)
         with pytest.raises(KeyboardInterrupt):
             load(tmp_path)
     assert len(load(tmp_path).train.y) == 50
