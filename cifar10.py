@@ -1,5 +1,5 @@
 """CIFAR-10: a convolutional network of six convolutions and three dense layers, without data
-augmentation; on whitened images (BinaryConnect, section 3.2), or on mere pixels with binary
+augmentation; on whitened images (BinaryConnect, section 3.2), or on raw pixels with binary
 activations (Binarized Neural Networks, section 2.2)."""
 
 import sys
@@ -85,9 +85,11 @@ BNN_TORCH7 = replace(
 
 
 def _table1(optimizer, scaling, W_LR_scale, LR_start):
-    """A row of Table 1: optimizers, with and without scaling of the learning rates, on a small
-    network that the paper does not describe. All but the optimizer and the scaling is our
-    inference (DEVIATIONS.md, 14); the rate decays as far as in the rows of Table 2."""
+    """A row of Table 1, which compares optimizers with and without scaling of the learning rates.
+
+    The paper does not describe the small network. The optimizer and the scaling are the paper's,
+    the rest is our inference (DEVIATIONS.md, 14). The rate decays as far as in Table 2.
+    """
     return replace(
         PAPER,
         protocol=f"table1-{optimizer}-{scaling}",
@@ -116,9 +118,20 @@ ROWS = [
 
 
 def build_network(hp):
-    """2 x 128C3 - MP2 - 2 x 256C3 - MP2 - 2 x 512C3 - MP2 - 2 x 1024FC - 10: every convolution (max
-    pooling included) and dense layer is followed by batch normalization, and all but the last by
-    ReLU or, for method bnn, by binary activations."""
+    """2 x 128C3 - MP2 - 2 x 256C3 - MP2 - 2 x 512C3 - MP2 - 2 x 1024FC - 10. Batch normalization
+    follows each convolution (after max pooling) and each dense layer. ReLU, or for method bnn
+    binary activations, follow all but the last.
+
+    Parameters
+    ----------
+    hp : Hyperparameters
+        Also of SVHN.
+
+    Returns
+    -------
+    Layer
+        The output layer, of output shape (batch, 10).
+    """
 
     def normalized(net, hidden):
         if hp.method == "bnn":

@@ -22,10 +22,11 @@ from reproduction.training.records import Share, Width
 
 @dataclass(frozen=True)
 class Hyperparameters(hyperparameters.Hyperparameters):
-    """See the protocols in README.md; choices where no source says in DEVIATIONS.md."""
+    """Hyperparameters of MNIST's network. README.md describes the protocols, DEVIATIONS.md the
+    choices for which there is no source."""
 
     num_units: Width = 1024  # in each of three hidden layers
-    cumulative_batch_norm: bool = True  # the published code's batch normalization, or the released
+    cumulative_batch_norm: bool = True  # of the published code; otherwise of the released code
     dropout_in: Share = 0.0  # share of inputs dropped
     dropout_hidden: Share = 0.0  # share of hidden units dropped
 
@@ -103,8 +104,16 @@ ROWS = [
 
 
 class DropoutLayer(lasagne.layers.Layer):
-    """Lasagne's dropout, which drops a share `p` of its inputs and divides others by 1 - p, with
-    masks drawn as stochastic weights are, many times faster (DEVIATIONS.md, 11)."""
+    """Dropout as in Lasagne, many times faster: masks are sampled like stochastic weights
+    (DEVIATIONS.md, 11).
+
+    Parameters
+    ----------
+    incoming : Layer or tuple
+        The layer below, or its output shape.
+    p : float
+        Share of the inputs that are set to zero in training; others are divided by 1 - p.
+    """
 
     def __init__(self, incoming, p, **kwargs):
         super().__init__(incoming, **kwargs)
@@ -115,14 +124,25 @@ class DropoutLayer(lasagne.layers.Layer):
         if deterministic:
             return input
         kept = 1 - self.p
-        drawn = T.fill(input, np.float32(2 * kept - 1))  # +1 with probability `kept`, else -1
-        drawn = binary_connect.binarization(drawn, 1.0, stochastic=True, srng=self._srng)
-        return input * ((drawn + 1) * np.float32(0.5 / kept))
+        mask = T.fill(input, np.float32(2 * kept - 1))
+        # +1 with probability `kept`, otherwise -1.
+        mask = binary_connect.binarization(mask, 1.0, stochastic=True, srng=self._srng)
+        return input * ((mask + 1) * np.float32(0.5 / kept))
 
 
 def build_network(hp):
-    """784 - 3 x num_units - 10: each dense layer is followed by batch normalization, and all but
-    the last by ReLU or, for method bnn, by binary activations."""
+    """784 - 3 x num_units - 10. Batch normalization follows each dense layer. ReLU, or for method
+    bnn binary activations, follow all but the last.
+
+    Parameters
+    ----------
+    hp : Hyperparameters
+
+    Returns
+    -------
+    Layer
+        The output layer, of output shape (batch, 10).
+    """
     weights = hp.weights
     if hp.cumulative_batch_norm:  # the published code: no bias, weights start uniform on (-2H, 2H)
         weights.update(b=None, W=lasagne.init.GlorotUniform())

@@ -123,13 +123,14 @@ def train(model, hp, dataset, seed, folder):
                 LR = np.float32(hp.learning_rate(epoch))
                 shuffle = np.random.RandomState([seed, (epoch - 1) // hp.evaluate_every])
                 losses = _train_epoch(model, dataset.train, shuffle, LR, bar, signals)
-                if not math.isfinite(losses[-1]):
-                    raise _diverged(losses[-1], epoch, LR, progress, folder)
+                _require_finite("loss", losses[-1], epoch, LR, progress, folder)
                 if len(losses) == hp.steps(size):  # otherwise a signal was received
                     row = {**dict.fromkeys(COLUMNS), "epoch": epoch, "learning_rate": float(LR)}
                     row["train_loss"] = float(np.mean(losses))
                     if epoch % hp.evaluate_every == 0 or epoch == hp.epochs:
                         _evaluate(model, dataset, row, progress, snapshot)
+                        loss = row["valid_loss"]
+                        _require_finite("validation loss", loss, epoch, LR, progress, folder)
                     progress.note(row, time.monotonic() - started)
                     snapshot.state = model.state()
                     bar.write(_line(row, progress, hp.epochs))
@@ -189,11 +190,12 @@ def _evaluate(model, dataset, row, progress, snapshot):
         }
 
 
-def _diverged(loss, epoch, LR, progress, folder):
-    """The UserError of a loss that is not finite, which the record keeps."""
-    line = f"the loss is {loss} in epoch {epoch} at learning rate {LR:.3g}"
-    folder.write(progress.record(stopped=line), progress.rows)
-    return UserError(f"{line}; lower the learning rate")
+def _require_finite(name, loss, epoch, LR, progress, folder):
+    """End the run, and say so in its record, if a loss is not finite."""
+    if not math.isfinite(loss):
+        line = f"the {name} is {loss} in epoch {epoch} at learning rate {LR:.3g}"
+        folder.write(progress.record(stopped=line), progress.rows)
+        raise UserError(f"{line}; lower the learning rate")
 
 
 class _Signals:

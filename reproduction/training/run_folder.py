@@ -138,6 +138,7 @@ class RunFolder:
         with reading(path, AGAIN):
             configuration, progress = json.loads(str(arrays.pop("progress")))
             check([configuration, progress], list[dict[str, Any]])
+            check(configuration.get("hyperparameters"), dict[str, Any])
         self._compare(configuration)
         names = {field.name for field in dataclasses.fields(Progress)}
         if progress.keys() != names or not snapshot.fits(arrays):
@@ -184,19 +185,16 @@ class RunFolder:
         return run
 
     def _compare(self, run):
-        for key in filter(self.configuration.__contains__, IDENTITY):
-            ours, theirs = self.configuration[key], run.get(key)
-            if key == "data" and same_data(run, self.configuration):
-                continue
-            if isinstance(ours, dict) and isinstance(theirs, dict):
-                key, ours, theirs = next(
-                    ((k, v, theirs.get(k)) for k, v in ours.items() if theirs.get(k) != v),
-                    (key, ours, theirs) if ours != theirs else (key, None, None),
-                )
-            if ours != theirs:
+        """Raise a UserError unless a record has the identity of this run, as far as it has one:
+        early records lack some keys."""
+        ours, theirs = _identity(self.configuration), _identity(run)
+        if same_data(run, self.configuration):
+            theirs.pop("data", None)
+        for name, value in ours.items():
+            if theirs.get(name, value) != value:
                 raise UserError(
-                    f"{self.path} holds a run with {key} {_shortened(theirs)}, this one has "
-                    f"{_shortened(ours)}; use the same options, another --results, or discard it "
+                    f"{self.path} holds a run with {name} {_shortened(theirs[name])}, this one has "
+                    f"{_shortened(value)}; use the same options, another --results, or discard it "
                     "with --restart"
                 )
 
@@ -236,6 +234,11 @@ def first_layer(W):
         "edges": edges.astype(np.float32),
         "weights": kept.astype(np.float16),
     }
+
+
+def _identity(run):
+    identity = {key: run[key] for key in IDENTITY if key in run}
+    return {**identity.pop("hyperparameters", {}), **identity}
 
 
 def _shortened(value):

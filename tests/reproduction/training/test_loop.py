@@ -3,6 +3,7 @@ import csv
 import dataclasses
 import errno
 import json
+import math
 import os
 import resource
 import signal
@@ -270,6 +271,16 @@ def test_a_signal_within_an_epoch_keeps_the_last_whole_epoch(
     stopped = run(SMALL, tmp_path / "stopped", resume=True)
     assert len(steps) == 25 + 40
     assert_same_results(whole, stopped)
+
+
+def test_weights_that_are_not_finite_end_the_run(tmp_path, monkeypatch, without_compiling):
+    monkeypatch.setattr(Mean, "evaluate", lambda self, split: (math.nan, 90.0))
+    line = "the validation loss is nan in epoch 2 at learning rate 0.0681"
+    with pytest.raises(UserError) as caught:
+        run(SMALL, tmp_path)
+    assert str(caught.value) == f"{line}; lower the learning rate"
+    record = json.loads((folder_of(SMALL, tmp_path) / "run.json").read_text())
+    assert (record["stopped"], record["epochs_done"], record["test_error"]) == (line, 1, None)
 
 
 def test_a_clock_set_back_does_not_make_times_negative(tmp_path, monkeypatch, without_compiling):

@@ -121,6 +121,15 @@ def test_run_of_another_configuration_is_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_an_early_record_lacks_keys(tmp_path):
+    with folder(tmp_path) as run:
+        run.finish(FINISHED, ROWS, ARRAYS)
+    hyperparameters = {**CONFIGURATION["hyperparameters"], "shift_based": False}
+    later = {**CONFIGURATION, "hyperparameters": hyperparameters, "fused": True}
+    with folder(tmp_path, later) as run:
+        assert run.run["finished"]
+
+
 def test_nothing_to_resume(tmp_path):
     message = f"--resume: no run to continue in {tmp_path}; leave --resume out"
     refused(tmp_path, message, resume=True)
