@@ -3,7 +3,7 @@
 import os
 from itertools import pairwise
 
-from original_stack.errors import UserError, open_regular, reading
+from original_stack.errors import DAMAGE, UserError, open_regular, reading
 
 import h5py
 import numpy as np
@@ -16,6 +16,7 @@ from reproduction.datasets.prepared import quiet
 
 SETS = ("train", "test", "extra")  # in this order in Fuel's file
 LARGEST = 2**20  # images of a file; extra has 531,131
+_DAMAGE = (*DAMAGE, scipy.io.matlab.MatReadError)
 _NUMBERS = ("double", "single", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32)))
 
 
@@ -54,7 +55,7 @@ def convert(paths, output, block=4096):
 
 def _labels(path):
     """Labels 1 to 10 of a file, uint8 of shape (n,), if the shapes of images and labels fit."""
-    with open_regular(path) as file, reading(path, REMEDY):
+    with open_regular(path) as file, reading(path, REMEDY, _DAMAGE):
         kinds = {name: (shape, kind) for name, shape, kind in reversed(scipy.io.whosmat(file))}
         if not kinds.keys() >= {"X", "y"}:
             raise ValueError("X or y is missing")
@@ -77,7 +78,7 @@ def _labels(path):
 
 
 def _loadmat(path, name):
-    with open_regular(path) as file, reading(path, REMEDY):
+    with open_regular(path) as file, reading(path, REMEDY, _DAMAGE):
         return scipy.io.loadmat(file, variable_names=[name])[name]
 
 

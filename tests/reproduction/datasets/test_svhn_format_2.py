@@ -1,5 +1,6 @@
 """SVHN's .mat files: converted as Fuel does, in one go or in two."""
 
+import contextlib
 import functools
 import os
 import signal
@@ -7,12 +8,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+from original_stack.errors import UserError
+
+import formats
 import fuel
 import fuel.datasets
+import h5py
 import numpy as np
 import pytest
 import scipy.io
 from checks import refusal
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from reproduction import datasets
 from reproduction.datasets import svhn_format_2
@@ -86,7 +93,11 @@ def test_a_truncated_mat_file(svhn_copy):
     path = svhn_copy / "extra_32x32.mat"
     content = path.read_bytes()
     path.unlink()
-    for size, reason in ((1_000_000, "X or y is missing"), (100, "")):
+    for size, reason in (
+        (1_000_000, "X or y is missing"),
+        (100, ""),
+        (0, "Mat file appears to be empty"),
+    ):
         path.write_bytes(content[:size])
         message = error("svhn", svhn_copy, allow_unofficial=True)
         assert message.startswith(f"{path} is damaged ({reason}")
@@ -152,3 +163,72 @@ def test_a_disk_too_full_for_svhn(svhn_copy, monkeypatch):
         )
     assert os.listdir(svhn_copy / "binaryconnect") == ["svhn_format_2.lock"]
     datasets.load("svhn", svhn_copy, allow_unofficial=True)
+
+
+def test_images_are_on_the_disk_before_their_labels_say_so(svhn_copy, monkeypatch):
+    done = []  # the number of images with a label at each synchronization
+
+    def fdatasync(descriptor):
+        with h5py.File(f"/proc/self/fd/{descriptor}", "r") as file:
+            done.append(int(np.count_nonzero(file["targets"][:] != 255)))
+
+    monkeypatch.setattr(os, "fdatasync", fdatasync)
+    datasets.load("svhn", svhn_copy, allow_unofficial=True)
+    assert done == [0, 4096, 4096, 4100, 4100, 4130, 4130, 6230]
+
+
+@pytest.mark.parametrize("damage", [b"", b"no HDF5", None])
+def test_a_damaged_rest_of_a_conversion_is_not_resumed(svhn, svhn_copy, monkeypatch, damage):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(svhn_format_2.tqdm, "update", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            datasets.load("svhn", svhn_copy, allow_unofficial=True)
+    (left,) = (svhn_copy / "binaryconnect").glob("*.partial")
+    if damage is None:  # of other numbers of images
+        left.unlink()
+        svhn_format_2._allocate(left, np.array([0, 1, 2, 3]))
+    else:
+        left.write_bytes(damage)
+    again = datasets.load("svhn", svhn_copy, allow_unofficial=True)
+    assert np.array_equal(again.test.y, svhn[1]["test"][1] - 1)
+
+
+def test_fifos_are_not_waited_for(svhn_copy):
+    path = svhn_copy / "test_32x32.mat"
+    path.unlink()
+    os.mkfifo(path)
+    assert refusal(svhn_format_2._labels, path) == (
+        f"{path} is not a regular file; give the name of a file"
+    )
+
+
+@pytest.mark.parametrize("shape", [(32, 32, 3, 0), (32, 32, 3, 5)])
+def test_numbers_of_images(tmp_path, monkeypatch, shape):
+    monkeypatch.setattr(svhn_format_2, "LARGEST", 4)
+    path = tmp_path / "test_32x32.mat"
+    y = np.ones((shape[-1], 1), np.uint8)
+    scipy.io.savemat(path, {"X": np.zeros(shape, np.uint8), "y": y})
+    assert refusal(svhn_format_2._labels, path) == (
+        f"{path} has {shape[-1]} images; expected 1 to 4"
+    )
+
+
+@pytest.mark.filterwarnings("ignore")
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_damage_is_a_user_error_at_most(tmp_path_factory, data):
+    path = tmp_path_factory.mktemp("damage") / "test_32x32.mat"
+    images = np.zeros((32, 32, 3, 2), np.uint8)
+    scipy.io.savemat(
+        path,
+        {"X": images, "y": np.array([[1], [10]], data.draw(st.sampled_from([np.uint8, float])))},
+        do_compression=data.draw(st.booleans()),
+    )
+    path.write_bytes(data.draw(formats.damaged(path.read_bytes())))
+    with contextlib.suppress(UserError):
+        labels = svhn_format_2._labels(path)
+        assert len(labels) == 2
+        svhn_format_2._loadmat(path, "X")
