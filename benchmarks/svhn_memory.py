@@ -17,9 +17,8 @@ from pathlib import Path
 import numpy as np
 import scipy.io
 
-import cifar10
-import svhn
 from reproduction import datasets
+from reproduction.experiments import EXPERIMENTS
 from reproduction.training import model as training
 
 SIZES = {"train": 73_257, "test": 26_032, "extra": 531_131}
@@ -52,7 +51,9 @@ def prepare(directory):
 
 def train(directory):
     dataset = datasets.load("svhn", directory, allow_unofficial=True)
-    model = training.Model(cifar10.build_network(svhn.PAPER), svhn.PAPER, "real")
+    svhn = EXPERIMENTS["svhn"]
+    hp = svhn.row("paper", "stochastic")
+    model = training.Model(svhn.build_network(hp), hp, "real")
     size = len(dataset.train.y)
     order = np.random.RandomState(0).permutation(size)
 

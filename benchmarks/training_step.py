@@ -35,7 +35,14 @@ from rivals import (
 )
 from serve import serve
 
-STEPS = ("mnist-adam", "mnist-published", "cifar10", "svhn", "mnist-bnn", "cifar10-bnn")
+STEPS = {  # data set, protocol and method of the row, and what is changed in it
+    "mnist-adam": ("mnist", "release", "stochastic", {"num_units": 1024, "batch_size": 200}),
+    "mnist-published": ("mnist", "paper", "stochastic", {}),
+    "cifar10": ("cifar10", "paper", "stochastic", {}),
+    "svhn": ("svhn", "paper", "stochastic", {}),
+    "mnist-bnn": ("mnist", "bnn-theano", "bnn", {}),
+    "cifar10-bnn": ("cifar10", "bnn-theano", "bnn", {}),
+}
 ROUNDS = 20
 NAMES = {"fused": "ours", "plain": "ours, plain graph", "products": "bare matrix products"}
 # Products of one step, (rows, depth, columns): forward, data gradient, weight gradient.
@@ -62,28 +69,18 @@ def training_step(name):
     """A function that trains on one batch, as the data set's script does."""
     import numpy as np
 
-    import cifar10
-    import mnist
-    import svhn
+    from reproduction.experiments import EXPERIMENTS
     from reproduction.training import model as training
 
-    script, h = {
-        "mnist-adam": (
-            mnist,
-            dataclasses.replace(mnist.RELEASE, num_units=1024, batch_size=200),
-        ),
-        "mnist-published": (mnist, mnist.PAPER),
-        "cifar10": (cifar10, cifar10.PAPER),
-        "svhn": (cifar10, svhn.PAPER),
-        "mnist-bnn": (mnist, mnist.BNN_THEANO),
-        "cifar10-bnn": (cifar10, cifar10.BNN_THEANO),
-    }[name]
-    shape = (3, 32, 32) if script is cifar10 else (1, 28, 28)
-    model = training.Model(script.build_network(h), h, h.default_test_weights)
+    dataset, protocol, method, changes = STEPS[name]
+    experiment = EXPERIMENTS[dataset]
+    hp = dataclasses.replace(experiment.row(protocol, method), **changes)
+    shape = (1, 28, 28) if dataset == "mnist" else (3, 32, 32)
+    model = training.Model(experiment.build_network(hp), hp, hp.default_test_weights)
     random = np.random.RandomState(0)
-    X = random.normal(size=(h.batch_size, *shape)).astype(np.float32)
-    Y = training.TARGETS[random.randint(10, size=h.batch_size)]
-    LR = np.float32(h.LR_start)
+    X = random.normal(size=(hp.batch_size, *shape)).astype(np.float32)
+    Y = training.TARGETS[random.randint(10, size=hp.batch_size)]
+    LR = np.float32(hp.LR_start)
     return lambda: model.train_step(X, Y, LR)
 
 

@@ -96,10 +96,12 @@ def network_of(units):
     import lasagne
     import numpy as np
 
-    import mnist
+    from reproduction.experiments import EXPERIMENTS
 
     lasagne.random.set_rng(np.random.RandomState(0))
-    network = mnist.build_network(dataclasses.replace(mnist.BNN_THEANO, num_units=units))
+    mnist = EXPERIMENTS["mnist"]
+    hp = dataclasses.replace(mnist.row("bnn-theano", "bnn"), num_units=units)
+    network = mnist.build_network(hp)
     random = np.random.RandomState(1)
     for layer in lasagne.layers.get_all_layers(network):
         if hasattr(layer, "W"):
