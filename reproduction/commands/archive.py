@@ -19,8 +19,8 @@ from original_stack.errors import UserError, open_regular, writing
 from original_stack.lock import LOCK
 
 from reproduction.datasets import files as data_files
-from reproduction.deploy import network
-from reproduction.training.environment import environment
+from reproduction.deploy import predict
+from reproduction.training import environment
 
 README = """\
 BinaryConnect, reproduced in the stack it was written in: all that it takes to run commit
@@ -42,8 +42,8 @@ Each of the three ways below defines `run`, in this folder and in a POSIX shell.
     run mnist --data digits --epochs 10
 
 trains on embedded images of digits within two minutes and ends with a test error below 12 %. The
-files of a data set in data/ are what `run mnist`, `run cifar10` and `run svhn` need. With MNIST's
-test set there ({test_set}), the network of a whole run
+published experiments (run mnist, run cifar10, run svhn) need the files of their data set in data/.
+With MNIST's test images and labels there ({test_set}), a network of the program's results
 
     run predict {deployed} "$data/{images}" >classes
     gunzip --stdout --force "data/{labels}" | tail -c +9 | od -An -v -t u1 -w1 |
@@ -60,7 +60,7 @@ errs in {errors} of 10,000 test images.
             --volume "$PWD/results:/results" {image} "$@"
     }}
 
-2. On Debian 12, or another Linux for {machine} with Python 3.11, its headers and venv module, and
+2. On Debian 12, or another {machine} with Python 3.11, its headers and venv module, and
 g++; the first command makes the environment:
 
     export PIP_NO_INDEX=1 PIP_FIND_LINKS="$PWD/packages"
@@ -68,7 +68,7 @@ g++; the first command makes the environment:
     data=$PWD/data
     run() {{ (cd binaryconnect && ./reproduce "$@"); }}
 
-3. On any Linux for {machine}, as root, without Docker: in the unpacked image
+3. On any {machine}, as root, without Docker: in the unpacked image
 
     mkdir image root
     tar -xf image.tar.gz -C image
@@ -126,7 +126,7 @@ def _directions(folder, commit, image, facts, data):
     """The text of the archive's README."""
     sizes = [(path.name, _size(path)) for path in sorted(folder.iterdir())]
     images, labels = (data.get(f"{name}.gz") or data.get(name) for name in TEST_SET)
-    deployed = network.load(original_stack.ROOT / DEPLOYED).manifest
+    deployed = predict.load(original_stack.ROOT / DEPLOYED).manifest
     return README.format(
         commit=commit,
         date=datetime.datetime.now(datetime.UTC).date(),
@@ -140,14 +140,14 @@ def _directions(folder, commit, image, facts, data):
         deployed=DEPLOYED,
         images=images or f"{TEST_SET[0]}.gz",
         labels=labels or f"{TEST_SET[1]}.gz",
-        test_set="as it is" if images and labels else "put both files named below there",
+        test_set="they are there" if images and labels else "they are not there now",
         errors=round(100 * deployed["test_error"]),
     )
 
 
 def _program(path):
     """Save what git has, and return the commit."""
-    root, facts = original_stack.ROOT, environment()
+    root, facts = original_stack.ROOT, environment.commit()
     if facts["git_dirty"] is None:
         raise UserError(f"{root} is not a git checkout, and an archive is of a commit; use one")
     if facts["git_dirty"]:

@@ -103,6 +103,7 @@ def test_directions(tmp_path, checkout, data):
     assert "Data files: t10k-images-idx3-ubyte.gz, t10k-labels-idx1-ubyte\n" in text
     assert f'run predict {archive.DEPLOYED} "$data/mnist/t10k-images-idx3-ubyte.gz" >' in text
     assert '--force "data/t10k-labels-idx1-ubyte" |' in text
+    assert "images and labels there (they are there), a network" in text
     assert "errs in 119 of 10,000 test images." in text
     assert "\n         0.0 MB  data\n" in text
 
@@ -115,7 +116,7 @@ def test_without_data(tmp_path, checkout, capsys):
     )
     text = (tmp_path / "archive" / "README").read_text()
     assert "Data files: none were there\n" in text
-    assert "test set there (put both files named below there), the network" in text
+    assert "images and labels there (they are not there now), a network" in text
 
 
 def test_a_damaged_data_file_is_refused(tmp_path, checkout, data):
