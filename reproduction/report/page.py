@@ -7,9 +7,9 @@ from pathlib import Path
 
 from original_stack.errors import UserError, open_regular, reading
 
-from reproduction import published as figures_of_papers
+from reproduction import published as papers
 from reproduction.report.markdown import table, text
-from reproduction.report.statistics import RULE, Comparison, interval
+from reproduction.report.statistics import SEEDS, Comparison, interval, rule, visible
 
 MADE = "Made by `./reproduce report` from"  # how a page of this command is recognized
 SMALL_NETWORK = """\
@@ -54,7 +54,7 @@ def comparisons(runs):
     of_row = _grouped(runs, lambda run: run.row)
     return [
         Comparison(row, of_row[row["dataset"], row["protocol"], row["method"]])
-        for row in figures_of_papers.rows()
+        for row in papers.rows()
         if row["quantity"] == "test error (%)" and row["protocol"]
     ]
 
@@ -87,7 +87,13 @@ def page(runs, tuned, notes, benchmarks, pictures):
         parts += [f"## {name}", _comparison(of_data), _others(dataset)]
     parts += ["## CIFAR-10, a small network: optimizers and scaling of the learning rates"]
     parts += [_comparison(table1), SMALL_NETWORK]
-    parts += ["## How to read", RULE, "## Commands", _commands(compared, benchmarks)]
+    parts += [
+        "## How to read",
+        rule(),
+        _visible(compared),
+        "## Commands",
+        _commands(compared, benchmarks),
+    ]
     parts += _section("## Runs in other settings", _other_settings(runs))
     parts += _section("## Test-time weights", _test_time_weights(runs))
     parts += _section("## Runs that chose hyperparameters", _tuning(tuned))
@@ -207,10 +213,21 @@ def _comparison(compared):
     return table([*header.split(","), "deviations"], lines)
 
 
+def _visible(compared):
+    lines = [
+        [NAMES[c.published["dataset"]], c.name, f"{c.published['value']} ± {c.published['spread']}"]
+        + [f"{visible(c.published, seeds):.2f}" for seeds in SEEDS]
+        for c in compared
+        if c.published["spread"]
+    ]
+    header = ["data set", "method", "published", *(f"with {seeds} seeds" for seeds in SEEDS)]
+    return table(header, lines)
+
+
 def _others(dataset):
     others = [
         f"{row['label']} {row['value']}{' ± ' + row['spread'] if row['spread'] else ''}"
-        for row in figures_of_papers.rows()
+        for row in papers.rows()
         if row["dataset"] == dataset
         and row["quantity"] == "test error (%)"
         and not row["protocol"]
@@ -223,9 +240,11 @@ def _commands(compared, benchmarks):
     lines = []
     for c in compared:
         key = [c.published[name] for name in ("dataset", "protocol", "method")]
-        done = ", ".join(str(run["seed"]) for run in c.runs) or "none"
+        done = ", ".join(f"{run['seed']}: {run['test_error']:.2f}" for run in c.runs) or "none"
         lines.append([NAMES[key[0]], f"`{command(*key)}`", done, _time_of_a_run(c, benchmarks)])
-    return table(["data set", "command, for any seed N", "seeds done", "time of a run"], lines)
+    return table(
+        ["data set", "command, for any seed N", "test error by seed", "time of a run"], lines
+    )
 
 
 def _time_of_a_run(compared, benchmarks):
@@ -322,7 +341,7 @@ def _other_figures():
     lines = [
         [row["paper"], row["table"], NAMES.get(row["dataset"], ""), row["label"], row["quantity"]]
         + [row["value"] or "not given"]
-        for row in figures_of_papers.rows()
+        for row in papers.rows()
         if row["quantity"] != "test error (%)"
     ]
     return table(["paper", "table", "data set", "what", "quantity", "published"], lines)

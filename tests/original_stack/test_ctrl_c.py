@@ -47,7 +47,7 @@ def test_a_program_of_others_raises_as_ever(tmp_path):
     ("arguments", "index"),
     [
         (["python", str(ROOT / "mnist.py"), "--seed", "1"], 1),
-        (["python", "-P", "-m", "reproduction.report.page"], 3),
+        (["python", "-P", "-m", "reproduction.commands.report"], 3),
         (["python", str(ROOT / "benchmarks" / "xnor.py")], 1),
         (["python", "-m", "pytest"], None),
         (["python", "-m"], None),

@@ -66,10 +66,10 @@ def test_page_of_runs(tmp_path):
         ["1.18", "0.02", "3", "1.13 to 1.23", "+0.00 ± 0.05", "**reproduced**", "7, 11, 12"]
     )
     assert cells(page, "| MNIST | `./reproduce mnist --method none")[2:] == (
-        ["4", "2.0 hours (median of these runs, 1 or 2 threads)"]
+        ["4: 1.20", "2.0 hours (median of these runs, 1 or 2 threads)"]
     )
     assert cells(page, "| MNIST | `./reproduce mnist --method stochastic")[2:] == (
-        ["1, 2, 3", "2.0 hours (median of these runs, 1 or 2 threads)"]
+        ["1: 1.16, 2: 1.18, 3: 1.20", "2.0 hours (median of these runs, 1 or 2 threads)"]
     )
     for threads, runs in (("1 thread", "1"), ("2 threads", "3")):
         processor = f"A processor, {threads}"
@@ -125,14 +125,17 @@ def test_times_are_estimated_from_a_shorter_run_or_the_benchmark(tmp_path):
     add_run(tmp_path, epochs=10, epochs_done=10, best_epoch=10, seconds=100.0)
     add_run(tmp_path, seed=2, seconds=-3596.0)  # the clock was set back
     start = "| MNIST | `./reproduce mnist --method stochastic"
-    assert cells(make(tmp_path), start)[2:] == ["2", "about 2.8 hours (from a run of 10 epochs)"]
+    assert cells(make(tmp_path), start)[2:] == [
+        "2: 1.20",
+        "about 2.8 hours (from a run of 10 epochs)",
+    ]
     (tmp_path / "benchmarks").mkdir()
     timed = {"median_milliseconds": {"fused": 36.0}}  # 250 steps an epoch: 9 s
     (tmp_path / "benchmarks" / "mnist-published.json").write_text(json.dumps(timed))
     (tmp_path / "benchmarks" / "cifar10.json").write_text("{}")
     page = make(tmp_path)
     assert cells(page, start)[2:] == (
-        ["2", "about 2.5 hours (training steps only, by the benchmark)"]
+        ["2: 1.20", "about 2.5 hours (training steps only, by the benchmark)"]
     )
     assert (
         "- benchmarks/cifar10.json is damaged ('median_milliseconds'); run ./reproduce benchmark "

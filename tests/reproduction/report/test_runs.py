@@ -6,6 +6,8 @@ import original_stack
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from records import UNOFFICIAL, add_run, first_layer, record
 
 from reproduction.commands.report import ROWS
@@ -313,6 +315,24 @@ def test_damaged_evaluation(tmp_path, changes):
     ((run,), (note,)) = read(tmp_path)
     assert run.evaluation is None
     assert note.startswith("`run` counts without evaluation.json: evaluation.json is damaged (")
+
+
+@pytest.mark.parametrize("name", ["run.json", "epochs.csv", "first_layer.npz", "evaluation.json"])
+def test_no_damage_of_a_file_stops_the_others(tmp_path, name):
+    folder = add_run(tmp_path, "run")
+    evaluation = {"binary": 2.0, "real": 1.0, "ensemble": {"1": 3.0}}
+    (folder / "evaluation.json").write_text(json.dumps(evaluation))
+    content = (folder / name).read_bytes()
+
+    @settings(max_examples=60, deadline=None, database=None)
+    @given(st.integers(0, min(len(content), 4000)), st.binary(max_size=8), st.integers(0, 5000))
+    def damage(start, inserted, removed):
+        (folder / name).write_bytes(content[:start] + inserted + content[start + removed :])
+        runs, notes = read(tmp_path)
+        assert len(runs) == 1 or notes[0].startswith("`run` is left out: ")
+        "\n".join(notes).encode()
+
+    damage()
 
 
 def test_runs_of_tuning_are_apart(tmp_path):

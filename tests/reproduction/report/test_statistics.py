@@ -3,7 +3,7 @@ import pytest
 import scipy.stats
 
 from reproduction.report.runs import Run
-from reproduction.report.statistics import Comparison, difference, interval, verdict
+from reproduction.report.statistics import Comparison, difference, interval, rule, verdict, visible
 
 PUBLISHED = {"label": "BNN", "protocol": "paper", "value": "1.18", "spread": "0.04", "runs": "6"}
 SINGLE = {"protocol": "paper", "value": "8.27", "spread": "", "runs": "1"}
@@ -41,6 +41,7 @@ def test_difference_of_single_runs_is_binomial():
         ([1.18, 1.19], PUBLISHED, "not enough runs"),
         ([1.16, 1.18, 1.2], PUBLISHED, "reproduced"),
         ([1.0, 1.2, 1.4], PUBLISHED, "not enough runs"),  # imprecise
+        ([1.2, 1.26, 1.32], PUBLISHED, "not enough runs"),  # beyond the margin of .177
         ([1.4, 1.41, 1.42], PUBLISHED, "differs"),
         ([1.18, 1.18, 1.18], PUBLISHED, "reproduced"),
         ([8.6], SINGLE, "reproduced"),
@@ -52,6 +53,37 @@ def test_difference_of_single_runs_is_binomial():
 )
 def test_verdict(errors, published, expected):
     assert verdict(errors, 10000, published) == expected
+
+
+def test_reproduced_is_an_equivalence_test():
+    """Two one-sided tests reject a difference of the margin to either side exactly where the
+    interval lies within it."""
+    errors, margin = [1.16, 1.2, 1.22], 0.15 * 1.18
+    found, half = difference(errors, 10000, PUBLISHED)
+    assert verdict(errors, 10000, PUBLISHED) == "reproduced"
+    ours = np.mean(errors), np.std(errors, ddof=1), 3
+    for side, alternative in ((1.18 - margin, "greater"), (1.18 + margin, "less")):
+        test = scipy.stats.ttest_ind_from_stats(
+            *ours, side, 0.04, 6, equal_var=False, alternative=alternative
+        )
+        assert (test.pvalue < 0.025) == (abs(found) + half < margin)
+
+
+@pytest.mark.parametrize(("seeds", "power"), [(3, 0.75), (6, 0.78), (10, 0.79)])
+def test_visible_difference_is_seen(seeds, power):
+    rng = np.random.RandomState(0)
+    theirs = rng.normal(1.18, 0.04, (6, 20000))
+    ours = rng.normal(1.18 + visible(PUBLISHED, seeds), 0.04, (seeds, 20000))
+    seen = scipy.stats.ttest_ind(ours, theirs, equal_var=False).pvalue < 0.05
+    assert seen.mean() == pytest.approx(power, abs=0.01)
+
+
+def test_numbers_of_the_rule():
+    text = rule()
+    assert "take away 22% of the error" in text
+    assert "which is 9% of it" in text
+    assert "if all 17 rows that can be judged were reproduced,\n0.9 of them" in text
+    assert "each at 2.5%" in text
 
 
 def test_comparison_takes_comparable_runs_by_seed():
