@@ -1,7 +1,7 @@
 """Batch normalization of 2015: the released layer, and that of the published MNIST experiments.
 
-Names and parameters of the released module stay. Both differ from today's layers in where epsilon
-stands or in how the statistics of test time come about.
+Names, parameters and their order are those of the released module. The first layer adds epsilon to
+the standard deviation, not to the variance; the second has no running statistics.
 """
 
 from collections import OrderedDict
@@ -20,8 +20,6 @@ ZEROS, ONES = lasagne.init.Constant(0), lasagne.init.Constant(1)
 class BatchNormLayer(lasagne.layers.Layer):
     """Batch normalization of the released code: (x - mean) * gamma / (std + epsilon) + beta.
 
-    Epsilon is added to the standard deviation, not to the variance.
-
     Parameters
     ----------
     incoming : Layer or tuple
@@ -31,18 +29,30 @@ class BatchNormLayer(lasagne.layers.Layer):
     epsilon : float
         Added to the standard deviation.
     alpha : float
-        Weight of the new batch in the running statistics, in (0, 1]: new = (1 - alpha) old +
-        alpha batch. They are updated by every function compiled from an output that is normalized
-        by the batch.
+        Weight of the new batch in the running statistics, in (0, 1]: running <- (1 - alpha)
+        running + alpha batch. Every function compiled from an output that is normalized by the
+        batch updates them.
     nonlinearity : callable or None
-        Applied to the normalized activations; None: none.
+        Applied to the normalized activations; None is the identity.
     **kwargs
         Passed on to :class:`lasagne.layers.Layer`.
 
     Attributes
     ----------
     mean, std, beta, gamma : shared variables
-        Of the input's shape with 1 in the place of `axes`; the last two are trained.
+        Of the input's shape, with size 1 along `axes`. beta and gamma are trained; only beta is
+        regularizable.
+
+    Raises
+    ------
+    ValueError
+        If the size of an axis that is not normalized over is not known.
+
+    Examples
+    --------
+    >>> layer = BatchNormLayer((None, 1), epsilon=0)
+    >>> layer.get_output_for(T.constant(np.float32([[1.0], [3.0]]))).eval().tolist()
+    [[-1.0], [1.0]]
     """
 
     def __init__(self, incoming, axes=None, epsilon=0.01, alpha=0.5, nonlinearity=None, **kwargs):
@@ -56,7 +66,7 @@ class BatchNormLayer(lasagne.layers.Layer):
         self.mean = self.add_param(ZEROS, shape, "mean", **fixed)
         self.std = self.add_param(ONES, shape, "std", **fixed)
         self.beta = self.add_param(ZEROS, shape, "beta")
-        self.gamma = self.add_param(ONES, shape, "gamma")
+        self.gamma = self.add_param(ONES, shape, "gamma", regularizable=False)
 
     def get_output_for(
         self,
@@ -66,15 +76,19 @@ class BatchNormLayer(lasagne.layers.Layer):
         batch_norm_alpha=None,
         **kwargs,
     ):
-        """Normalized input.
+        """The normalized input.
 
         Parameters
         ----------
+        input : Theano expression
+            Of the layer's input shape.
+        deterministic : bool
+            True at test time.
         batch_norm_use_averages : bool or None
-            Whether to normalize by the running statistics; None: if `deterministic`. If not, by
-            the batch's, which also move the running ones.
+            True: normalize by the running statistics. False: normalize by the statistics of the
+            batch, and update the running ones. None: as `deterministic`.
         batch_norm_alpha : Theano scalar or None
-            In the place of `alpha`.
+            If given, replaces `alpha`.
         """
         alpha = self.alpha if batch_norm_alpha is None else batch_norm_alpha
         if deterministic if batch_norm_use_averages is None else batch_norm_use_averages:
@@ -84,7 +98,7 @@ class BatchNormLayer(lasagne.layers.Layer):
                 input, self.gamma, self.beta, self.epsilon, False, self.nonlinearity
             )
             moved = fused.tracked(self.mean, mean, alpha) + fused.tracked(self.std, std, alpha)
-            return y + 0 * moved
+            return y + 0 * T.addbroadcast(moved, *self.axes)
         else:
             mean = fused.tracked(self.mean, input.mean(self.axes, keepdims=True), alpha)
             std = fused.tracked(self.std, input.std(self.axes, keepdims=True), alpha)
@@ -95,14 +109,15 @@ class BatchNormLayer(lasagne.layers.Layer):
 
 
 def batch_norm(layer):
-    """`layer` with batch normalization between it and its nonlinearity.
+    """Batch normalization between a layer and its nonlinearity (released code).
 
-    Takes the layer's nonlinearity over and removes its bias, which beta makes redundant
-    (released code).
+    The nonlinearity moves to the new layer. The bias of `layer`, which beta makes redundant, is
+    removed.
 
     Parameters
     ----------
     layer : Layer
+        Is changed.
 
     Returns
     -------
@@ -115,7 +130,8 @@ class CumulativeBatchNormLayer(lasagne.layers.Layer):
     """Batch normalization of the published MNIST code.
 
     The output is nonlinearity(gamma (x - mean) / sqrt(var + epsilon) + beta). There are no running
-    statistics: `cumulative_statistics` makes those of test time anew before each evaluation.
+    statistics: `cumulative_statistics` recomputes the statistics of test time before each
+    evaluation.
 
     Parameters
     ----------
@@ -124,12 +140,12 @@ class CumulativeBatchNormLayer(lasagne.layers.Layer):
     epsilon : float
         Added to the variance.
     nonlinearity : callable or None
-        Applied to the normalized activations; None: none.
+        Applied to the normalized activations; None is the identity.
 
     Attributes
     ----------
     mean, var, beta, gamma : shared variables of shape (units,)
-        The last two are trained; the published code calls them b and a.
+        beta and gamma are trained; the published code calls them b and a.
     """
 
     def __init__(self, incoming, epsilon=1e-4, nonlinearity=None, **kwargs):
@@ -144,8 +160,17 @@ class CumulativeBatchNormLayer(lasagne.layers.Layer):
         self.gamma = self.add_param(ONES, shape, "gamma")
 
     def get_output_for(self, input, deterministic=False, batch_norm_use_averages=None, **kwargs):
-        """Normalized input, by the stored statistics if `batch_norm_use_averages` (None: if
-        `deterministic`), else by the batch's own."""
+        """The normalized input.
+
+        Parameters
+        ----------
+        input : Theano expression of shape (batch, units)
+        deterministic : bool
+            True at test time.
+        batch_norm_use_averages : bool or None
+            True: normalize by the stored statistics. False: by the statistics of the batch. None:
+            as `deterministic`.
+        """
         if batch_norm_use_averages is None:
             batch_norm_use_averages = deterministic
         if batch_norm_use_averages:
@@ -161,21 +186,29 @@ class CumulativeBatchNormLayer(lasagne.layers.Layer):
 
 
 def cumulative_statistics(network, count, **kwargs):
-    """Updates that take one more batch into the mean of batch means and variances of each layer.
+    """Updates that add one batch to the means of the batch means and variances of each layer.
 
     Parameters
     ----------
     network : Layer
         The output layer of a network with :class:`CumulativeBatchNormLayer`.
     count : Theano scalar
-        How many batches have been taken in, this one included.
+        The number of batches so far, this one included.
     **kwargs
-        Passed on to ``lasagne.layers.get_output``: what the batch passes through on its way.
+        Passed on to ``lasagne.layers.get_output``, which computes the layers' inputs.
 
     Returns
     -------
     OrderedDict
         {shared variable: new value} for `mean` and `var` of each such layer.
+
+    Examples
+    --------
+    >>> layer = CumulativeBatchNormLayer(lasagne.layers.InputLayer((None, 1)))
+    >>> batch = T.constant(np.float32([[1.0], [3.0]]))
+    >>> updates = cumulative_statistics(layer, count=1, inputs=batch)
+    >>> [updates[statistic].eval().tolist() for statistic in (layer.mean, layer.var)]
+    [[2.0], [1.0]]
     """
     layers = lasagne.layers.get_all_layers(network)
     normalizations = [layer for layer in layers if isinstance(layer, CumulativeBatchNormLayer)]

@@ -1,8 +1,7 @@
-"""The method: weights binarized to forward and backward propagate, real ones updated and clipped.
+"""BinaryConnect: propagate with binarized weights; update and clip the real-valued ones.
 
-BinaryConnect (Courbariaux, Bengio and David, 2015, arXiv:1511.00363), Algorithm 1. Names,
-parameters and their order are those of the released module of 2015: a script written for it runs
-on this one.
+Courbariaux, Bengio and David, 2015, arXiv:1511.00363, Algorithm 1. Names, parameters and their
+order are those of the released module of 2015, so that a script written for it runs on this one.
 """
 
 import time
@@ -24,8 +23,31 @@ TEST_WEIGHTS = ("binary", "real", "ensemble")
 
 
 def hard_sigmoid(x):
-    """clip((x + 1) / 2, 0, 1) (section 2.2, equation 3), elementwise."""
+    """clip((x + 1) / 2, 0, 1), elementwise (section 2.2, equation 3).
+
+    Examples
+    --------
+    >>> hard_sigmoid(T.constant(np.float32([-2.0, -0.5, 0.0, 1.0]))).eval().tolist()
+    [0.0, 0.25, 0.5, 1.0]
+    """
     return T.clip((x + 1.0) / 2.0, 0, 1)
+
+
+def is_positive(x):
+    """Whether x binarizes to +1, elementwise: hard_sigmoid(x) >= 1/2.
+
+    Zero does, and so does a negative x that vanishes beside 1 (DEVIATIONS.md, 1).
+
+    Parameters
+    ----------
+    x : float32 array or Theano expression
+
+    Examples
+    --------
+    >>> is_positive(np.float32([-0.5, -1e-9, 0.0, 0.5])).tolist()
+    [False, True, True, True]
+    """
+    return x + np.float32(1) >= np.float32(1)
 
 
 def binarization(W, H, binary=True, deterministic=False, stochastic=False, srng=None):
@@ -38,20 +60,20 @@ def binarization(W, H, binary=True, deterministic=False, stochastic=False, srng=
     H : float
         The magnitude of the binary weights.
     binary : bool
-        If false, `W` is returned as it is.
+        If false, `W` is returned unchanged.
     deterministic : bool
-        True at test time: stochastically trained weights are then used as they are, real-valued
-        (section 2.6, method 2), deterministically trained ones are binarized (method 1).
+        True at test time. Stochastically trained weights are then real-valued (section 2.6,
+        method 2), deterministically trained ones are binarized (method 1).
     stochastic : bool
-        If true, +H is drawn with probability p = hard_sigmoid(W / H), anew at each evaluation;
-        else it is +H where p >= 1/2, so zero is +H (DEVIATIONS.md, 1).
-    srng : random stream with Theano's interface (`binomial`), or fused.PhiloxStream
-        Where stochastic draws come from; the latter's are many times faster.
+        If true, a weight is +H with probability hard_sigmoid(W / H), drawn at each evaluation.
+        Otherwise it is +H where `is_positive(W / H)`.
+    srng : random stream with Theano's method `binomial`, or fused.PhiloxStream
+        The source of stochastic draws. Those of PhiloxStream are many times faster.
 
     Returns
     -------
     Theano expression of the shape of `W`
-        Its `tag.latent` is `W`, by which `compute_grads` finds it in a loss.
+        Its `tag.latent` is `W`: `compute_grads` finds the binarizations in a loss by this tag.
 
     Examples
     --------
@@ -64,28 +86,32 @@ def binarization(W, H, binary=True, deterministic=False, stochastic=False, srng=
     if fused.enabled() and (not stochastic or isinstance(srng, fused.PhiloxStream)):
         Wb = fused.binarize(W, H, srng if stochastic else None)
     else:
-        p = hard_sigmoid(W / H)
-        positive = srng.binomial(n=1, p=p, size=T.shape(W)) if stochastic else T.ge(p, 0.5)
+        if stochastic:
+            positive = srng.binomial(n=1, p=hard_sigmoid(W / H), size=T.shape(W))
+        else:
+            positive = is_positive(W / H)
         Wb = T.cast(T.switch(positive, H, -H), theano.config.floatX)
     Wb.tag.latent = W
     return Wb
 
 
 def random_stream():
-    """A stream for `binarization`, seeded by Lasagne's generator."""
+    """A random stream for `binarization`, seeded by Lasagne's generator."""
     seed = lasagne.random.get_rng().randint(1, 2147462579)
     return fused.PhiloxStream(seed) if fused.enabled() else RandomStreams(seed)
 
 
 class _BinarizedWeights:
-    """What the two layers share; mixed in before the Lasagne layer.
+    """The part that the two layers share, mixed in before the Lasagne layer.
 
     Attributes
     ----------
-    H, W_LR_scale : float
-        Magnitude of the binary weights; factor of the weights' updates.
+    H : float
+        Magnitude of the binary weights.
+    W_LR_scale : float
+        Factor of the weights' updates.
     Wb : Theano expression
-        The weights, binarized, of the last `get_output_for`.
+        The binarized weights of the last call of `get_output_for`.
     """
 
     def _set_up(self, binary, stochastic, H, W_LR_scale, fan_in, fan_out):
@@ -98,27 +124,34 @@ class _BinarizedWeights:
         self._srng = random_stream()
         self.Wb = None
 
-    def _tag(self):
-        if self.binary:
-            self.params[self.W] = {"binary"}
-
-    def _initial(self, kwargs):
-        """Keyword arguments of the Lasagne layer: binary weights start uniform on (-H, H)."""
+    def _with_initial_weights(self, kwargs):
+        """Arguments of the Lasagne layer; binary weights start uniform on (-H, H)."""
         if self.binary:
             kwargs.setdefault("W", lasagne.init.Uniform((-self.H, self.H)))
         return kwargs
 
+    def _tag_weights(self):
+        if self.binary:
+            self.params[self.W] = {"binary"}
+
     def get_output_for(self, input, deterministic=False, test_weights=None, **kwargs):
-        """Output of the Lasagne layer with the binarized weights in the place of the real ones.
+        """Output of the Lasagne layer with binarized weights instead of the real-valued ones.
 
         Parameters
         ----------
+        input : Theano expression
+            Of the layer's input shape.
         deterministic : bool
             True at test time.
         test_weights : None, "binary", "real" or "ensemble"
-            Which weights to use at test time (section 2.6): binarized by sign, real-valued, or
-            drawn at each evaluation, to average the outputs of several draws. None: the first for
-            deterministic, the second for stochastic BinaryConnect, as in the paper.
+            The weights of test time (section 2.6): binarized by sign, real-valued, or drawn at
+            each evaluation, so that the outputs of several draws can be averaged. None is "binary"
+            for deterministic and "real" for stochastic BinaryConnect, as in the paper.
+
+        Raises
+        ------
+        ValueError
+            If `test_weights` is none of these.
         """
         stochastic = self.stochastic
         if deterministic and test_weights is not None:
@@ -146,17 +179,22 @@ class DenseLayer(_BinarizedWeights, lasagne.layers.DenseLayer):
     num_units : int
         Number of units; the output has shape (batch, num_units).
     binary : bool
-        Whether weights are binarized; if false this is Lasagne's layer.
+        Whether weights are binarized. If false, this is Lasagne's layer.
     stochastic : bool
         Stochastic or deterministic binarization.
     H : float or "Glorot"
-        Magnitude of the binary weights; "Glorot" is sqrt(1.5 / (fan_in + fan_out)).
+        Magnitude of the binary weights. "Glorot" is sqrt(1.5 / (fan_in + fan_out)).
     W_LR_scale : float, "Glorot" or "Glorot squared"
-        Factor of the weights' updates; "Glorot" is 1 / sqrt(1.5 / (fan_in + fan_out)), for Adam
-        (section 2.5, released code), "Glorot squared" its square, for SGD and Nesterov momentum
-        (section 2.5).
+        Factor of the weights' updates (section 2.5). "Glorot" is 1 / sqrt(1.5 / (fan_in +
+        fan_out)), for Adam; "Glorot squared" is its square, for SGD and Nesterov momentum.
     **kwargs
         Passed on to :class:`lasagne.layers.DenseLayer`.
+
+    Examples
+    --------
+    >>> layer = DenseLayer((None, 3), 1, stochastic=False, W=np.float32([[-0.2], [0.0], [0.7]]))
+    >>> layer.get_output_for(T.constant(np.float32([[1.0, 2.0, 4.0]]))).eval().tolist()
+    [[5.0]]
     """
 
     def __init__(
@@ -171,17 +209,28 @@ class DenseLayer(_BinarizedWeights, lasagne.layers.DenseLayer):
     ):
         shape = incoming if isinstance(incoming, tuple) else incoming.output_shape
         self._set_up(binary, stochastic, H, W_LR_scale, int(np.prod(shape[1:])), num_units)
-        super().__init__(incoming, num_units, **self._initial(kwargs))
-        self._tag()
+        super().__init__(incoming, num_units, **self._with_initial_weights(kwargs))
+        self._tag_weights()
 
 
 class _Convolution(lasagne.layers.Conv2DLayer):
-    """Lasagne's layer, with the fused convolution where that computes the same."""
+    """Lasagne's layer, with the fused convolution where that computes the same, and with
+    `flip_filters`, which the authors' Lasagne had."""
+
+    def __init__(self, *args, flip_filters=True, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.flip_filters = flip_filters
 
     def get_output_for(self, input, **kwargs):
-        if not (fused.enabled() and fused.convolution.applicable(self, input)):
-            return super().get_output_for(input, **kwargs)
-        convolved = fused.conv3x3(input, self.W)
+        W = self.W
+        if not self.flip_filters:
+            self.W = W[:, :, ::-1, ::-1]
+        try:
+            if not (fused.enabled() and fused.convolution.applicable(self, input)):
+                return super().get_output_for(input, **kwargs)
+            convolved = fused.conv3x3(input, self.W)
+        finally:
+            self.W = W
         if self.b is not None:
             bias = self.b if self.untie_biases else self.b.dimshuffle(0, "x", "x")
             convolved += bias.dimshuffle("x", 0, 1, 2)
@@ -189,10 +238,29 @@ class _Convolution(lasagne.layers.Conv2DLayer):
 
 
 class Conv2DLayer(_BinarizedWeights, _Convolution):
-    """Convolutional layer with binarized weights; (batch, channels, rows, columns) in and out.
+    """Convolutional layer with binarized weights.
 
-    Parameters are those of :class:`DenseLayer` and of :class:`lasagne.layers.Conv2DLayer`;
-    fan_in is channels x filter area, fan_out filters x filter area.
+    Input and output have shape (batch, channels, rows, columns). Fan-in is channels x filter area,
+    fan-out is filters x filter area (DEVIATIONS.md, 20).
+
+    Parameters
+    ----------
+    incoming : Layer or tuple
+        The layer below, or its output shape.
+    num_filters : int
+    filter_size : int or pair of int
+    binary, stochastic, H, W_LR_scale
+        As in :class:`DenseLayer`.
+    flip_filters : bool, optional
+        True, the default, convolves; false correlates.
+    **kwargs
+        Passed on to :class:`lasagne.layers.Conv2DLayer`.
+
+    Examples
+    --------
+    >>> layer = Conv2DLayer((None, 3, 32, 32), 16, 3, pad=1, H="Glorot")
+    >>> layer.output_shape, round(float(layer.H), 4)
+    ((None, 16, 32, 32), 0.0937)
     """
 
     def __init__(
@@ -209,8 +277,8 @@ class Conv2DLayer(_BinarizedWeights, _Convolution):
         shape = incoming if isinstance(incoming, tuple) else incoming.output_shape
         area = int(np.prod(lasagne.utils.as_tuple(filter_size, 2)))
         self._set_up(binary, stochastic, H, W_LR_scale, shape[1] * area, num_filters * area)
-        super().__init__(incoming, num_filters, filter_size, **self._initial(kwargs))
-        self._tag()
+        super().__init__(incoming, num_filters, filter_size, **self._with_initial_weights(kwargs))
+        self._tag_weights()
 
 
 def compute_grads(loss, network):
@@ -219,15 +287,23 @@ def compute_grads(loss, network):
     Parameters
     ----------
     loss : Theano scalar
-        Built from an output of `network`; outputs built before or after it do not matter.
+        A function of an output of `network`. Other outputs, built before or after it, do not
+        matter (DEVIATIONS.md, 3).
     network : Layer
         The output layer.
 
     Returns
     -------
     list of Theano expressions
-        In the order of ``lasagne.layers.get_all_params(network, binary=True)``. Where a loss uses
-        several binarizations of the same weights, the sum over them.
+        In the order of ``lasagne.layers.get_all_params(network, binary=True)``. If the loss uses
+        several binarizations of the same weights, their gradients are added.
+
+    Examples
+    --------
+    >>> layer = DenseLayer((None, 2), 1, stochastic=False, b=None, W=np.float32([[-0.2], [0.7]]))
+    >>> loss = T.sum(layer.get_output_for(T.constant(np.float32([[1.0, 3.0]]))) ** 2)
+    >>> compute_grads(loss, layer)[0].eval().tolist()
+    [[4.0], [12.0]]
     """
     binarized = {}
     for variable in theano.gof.graph.ancestors([loss]):
@@ -241,25 +317,46 @@ def compute_grads(loss, network):
 
 
 def clipping_scaling(updates, network):
-    """Scale the updates of binary weights and clip the result: w <- clip(w + s (u(w) - w), -H, H).
+    """Scale the updates of binary weights and clip the results.
+
+    An update W <- u becomes W <- clip(W + s (u - W), -H, H), where s is the layer's `W_LR_scale`
+    (section 2.5) and H its `H` (section 2.4).
 
     Parameters
     ----------
     updates : dict
-        {shared variable: new value}, as the optimizers of Lasagne give it.
+        {shared variable: new value}, as the optimizers of Lasagne return it.
     network : Layer
-        The output layer; `s` is a layer's `W_LR_scale` (section 2.5), `H` its `H` (section 2.4).
+        The output layer.
 
     Returns
     -------
     OrderedDict
-        `updates` with those of the binary weights replaced.
+        `updates`, with the values of the binary weights replaced.
+
+    Raises
+    ------
+    ValueError
+        If layers share their weights but not `H` and `W_LR_scale`.
+
+    Examples
+    --------
+    >>> layer = DenseLayer((None, 1), 2, W_LR_scale=4, W=np.float32([[0.25, 0.75]]))
+    >>> clipping_scaling({layer.W: layer.W + 0.125}, layer)[layer.W].eval().tolist()
+    [[0.75, 1.0]]
     """
-    updates = OrderedDict(updates)
+    coefficients = {}
     for layer in lasagne.layers.get_all_layers(network):
         for W in layer.get_params(binary=True):
-            scaled = W + layer.W_LR_scale * (updates[W] - W)
-            updates[W] = T.clip(scaled, -layer.H, layer.H)
+            given = layer.H, layer.W_LR_scale
+            if coefficients.setdefault(W, given) != given:
+                raise ValueError(
+                    f"layers share the weights {W} with different (H, W_LR_scale): "
+                    f"{coefficients[W]} and {given}; give them the same"
+                )
+    updates = OrderedDict(updates)
+    for W, (H, scale) in coefficients.items():
+        updates[W] = T.clip(W + scale * (updates[W] - W), -H, H)
     return updates
 
 
@@ -281,7 +378,7 @@ def train(
 ):
     """Train as the released scripts of 2015 do, printing a paragraph per epoch.
 
-    The runs of this project go through `training.run`, which keeps records and checkpoints.
+    Runs of this project use `reproduction.training`, which keeps records and checkpoints.
 
     Parameters
     ----------
@@ -292,30 +389,39 @@ def train(
     batch_size, num_epochs : int
     LR_start, LR_decay : float
         Learning rate of the first epoch, and its factor from one epoch to the next.
-    X_train, X_val, X_test : arrays of shape (n, ...)
-    y_train, y_val, y_test : arrays of shape (n, ...)
-        Training batches are full ones, in a new order each epoch; every validation and test image
-        is evaluated (DEVIATIONS.md, 2).
+    X_train, X_val, X_test : arrays, lists or h5py data sets of shape (n, ...)
+    y_train, y_val, y_test : arrays, lists or h5py data sets of shape (n, ...)
+        The functions get full batches only: training drops what is left over, in a new order each
+        epoch; evaluation takes every image into account (DEVIATIONS.md, 2).
     save : callable, optional
-        Called without an argument at each best epoch (`binary_net.train` needs it).
+        Called without an argument at each best epoch, for `binary_net.train`.
     shuffle_parts : int
-        The training set is cut into as many parts, each shuffled in itself.
+        The training set is cut into this many parts, and each is shuffled separately.
     """
 
+    def total(X, y):
+        """Sums of the losses and errors of at most `batch_size` images."""
+        # Repeated until they fill a batch, as a network may have a fixed batch size; the first few
+        # of them fit in once more than the others.
+        rows = np.resize(np.arange(len(X)), batch_size)
+        repeats, rest = divmod(batch_size, len(X))
+        sums = batch_size * np.array([float(value) for value in val_fn(X[rows], y[rows])])
+        return (sums - total(X[:rest], y[:rest]) if rest else sums) / repeats
+
     def evaluate(X, y):
-        sizes, results = [], []
-        for start in range(0, len(X), batch_size):
-            batch = slice(start, start + batch_size)
-            sizes.append(len(X[batch]))
-            results.append([float(value) for value in val_fn(X[batch], y[batch])])
-        loss, error = np.average(results, axis=0, weights=sizes)
+        starts = range(0, len(X), batch_size)
+        batches = [slice(start, start + batch_size) for start in starts]
+        loss, error = sum(total(X[batch], y[batch]) for batch in batches) / len(X)
         return loss, 100 * error
 
+    X_train, y_train, X_val, y_val, X_test, y_test = (
+        np.asarray(data) for data in (X_train, y_train, X_val, y_val, X_test, y_test)
+    )
     parts = np.array_split(np.arange(len(X_train)), shuffle_parts)
     best_error, best_epoch, test_loss, test_error = np.inf, 0, np.nan, np.nan
     LR = LR_start
     for epoch in range(1, num_epochs + 1):
-        started = time.time()
+        started = time.monotonic()
         order = np.concatenate([np.random.permutation(part) for part in parts])
         batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
         full = [batch for batch in batches if len(batch) == batch_size]
@@ -326,7 +432,7 @@ def train(
             test_loss, test_error = evaluate(X_test, y_test)
             if save is not None:
                 save()
-        print(f"Epoch {epoch} of {num_epochs} took {time.time() - started:.1f} s")
+        print(f"Epoch {epoch} of {num_epochs} took {time.monotonic() - started:.1f} s")
         print(f"  LR:                            {LR}")
         print(f"  training loss:                 {train_loss}")
         print(f"  validation loss:               {val_loss}")

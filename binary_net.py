@@ -1,9 +1,11 @@
-"""Binarized Neural Networks: activations binarized too (Courbariaux, Hubara, Soudry, El-Yaniv and
-Bengio, 2016, arXiv:1602.02830).
+"""Binarized Neural Networks: activations are binarized too.
 
-Names, parameters and their order are those of the released module of 2016: a script written for it
-runs on this one. Weights are binarized as in `binary_connect`, whose names are here too.
+Courbariaux, Hubara, Soudry, El-Yaniv and Bengio, 2016, arXiv:1602.02830. Names, parameters and
+their order are those of the released module of 2016, so that a script written for it runs on this
+one. Weights are binarized as in `binary_connect`, whose names are here too.
 """
+
+import math
 
 import original_stack
 
@@ -11,7 +13,7 @@ import lasagne
 import numpy as np
 import theano
 import theano.tensor as T
-from theano.scalar import BinaryScalarOp, upcast_out
+from theano.scalar import UnaryScalarOp, same_out_nocomplex
 
 import binary_connect
 import fused
@@ -22,12 +24,14 @@ from binary_connect import (
     clipping_scaling,
     compute_grads,
     hard_sigmoid,
+    is_positive,
 )
 from shift_based import ShiftBatchNormLayer
 
 __all__ = [
     "Conv2DLayer",
     "DenseLayer",
+    "Round3",
     "StochasticSignLayer",
     "binarization",
     "binary_sigmoid_unit",
@@ -36,6 +40,8 @@ __all__ = [
     "compute_grads",
     "hard_sigmoid",
     "normalize_and_binarize",
+    "round3",
+    "round3_scalar",
     "scale_pixels",
     "train",
 ]
@@ -43,34 +49,54 @@ __all__ = [
 ZERO, ONE = lasagne.init.Constant(0), lasagne.init.Constant(1)
 
 
-class _StraightThrough(BinaryScalarOp):
-    """Of (x, b): b, with the gradient of clip(x, -1, 1) for x and none for b."""
+class Round3(UnaryScalarOp):
+    """See `round3`."""
 
-    def impl(self, x, b):
-        return b
+    def impl(self, x):
+        fraction, integer = math.modf(x)
+        return integer + (fraction >= 0.5) - (fraction <= -0.5)
 
     def c_code(self, node, name, inputs, outputs, sub):
-        return f"{outputs[0]} = {inputs[1]};"
+        return f"{outputs[0]} = round({inputs[0]});"
+
+    def c_headers(self):
+        return ["<math.h>"]
 
     def grad(self, inputs, output_grads):
-        x, b = inputs
-        inside = theano.scalar.cast(theano.scalar.le(abs(x), 1), output_grads[0].dtype)
-        return [output_grads[0] * inside, b.zeros_like()]
+        return list(output_grads)
 
     def c_code_cache_version(self):
         return (1,)
 
 
-_straight_through = T.Elemwise(
-    _StraightThrough(upcast_out, name="straight_through"), name="straight_through"
-)
+round3_scalar = Round3(same_out_nocomplex, name="round3")
+_round3 = T.Elemwise(round3_scalar, name="round3")
+
+
+def round3(x):
+    """The nearest integer, elementwise; halves are rounded away from zero. The gradient is 1.
+
+    Examples
+    --------
+    >>> x = T.constant(np.float32([-1.5, -0.5, 0.25, 0.5, 2.5]))
+    >>> y = round3(x)
+    >>> y.eval().tolist(), theano.grad(y.sum(), x).eval().tolist()
+    ([-2.0, -1.0, 0.0, 1.0, 3.0], [1.0, 1.0, 1.0, 1.0, 1.0])
+    """
+    return _round3(x)
+
+
+def _straight_through(x, binary):
+    """`binary`, with the gradient of clip(x, -1, 1) for `x`."""
+    clipped = T.clip(x, -1, 1)
+    constant = theano.gradient.disconnected_grad
+    return constant(binary) + (clipped - constant(clipped))
 
 
 def binary_tanh_unit(x):
-    """Sign of x, -1 or +1, elementwise; its gradient is taken for 1 where |x| <= 1, else 0
-    (section 1.3, equation 4).
+    """The sign of x, -1 or +1, elementwise (section 1.3, equation 4).
 
-    Zero is +1, as in the released code (DEVIATIONS.md, 1).
+    Zero becomes +1 (DEVIATIONS.md, 1). The gradient is 1 where |x| <= 1 and 0 elsewhere.
 
     Examples
     --------
@@ -80,17 +106,33 @@ def binary_tanh_unit(x):
     ([-1.0, -1.0, 1.0, 1.0], [0.0, 1.0, 1.0, 1.0])
     """
     one = np.float32(1)
-    return _straight_through(x, T.switch(T.ge(hard_sigmoid(x), np.float32(0.5)), one, -one))
+    return _straight_through(x, T.switch(is_positive(x), one, -one))
 
 
 def binary_sigmoid_unit(x):
-    """1 where `binary_tanh_unit` gives 1, else 0, elementwise, with half of its gradient."""
+    """1 where `binary_tanh_unit` is +1 and 0 where it is -1, with half its gradient.
+
+    Examples
+    --------
+    >>> binary_sigmoid_unit(T.constant(np.float32([-0.5, 0.0, 2.0]))).eval().tolist()
+    [0.0, 1.0, 1.0]
+    """
     return (binary_tanh_unit(x) + np.float32(1)) / np.float32(2)
 
 
 class StochasticSignLayer(lasagne.layers.Layer):
-    """Binarizes activations: +1 with probability hard_sigmoid(x), else -1, drawn anew at each
-    evaluation; `binary_tanh_unit` at test time (section 1.1, equation 2)."""
+    """Stochastic binary activations (section 1.1, equation 2).
+
+    At training time an output is +1 with probability hard_sigmoid(x) and -1 otherwise, drawn at
+    each evaluation; its gradient is that of `binary_tanh_unit`, which applies at test time.
+
+    Parameters
+    ----------
+    incoming : Layer or tuple
+        The layer below, or its output shape.
+    **kwargs
+        Passed on to :class:`lasagne.layers.Layer`.
+    """
 
     def __init__(self, incoming, **kwargs):
         super().__init__(incoming, **kwargs)
@@ -99,13 +141,16 @@ class StochasticSignLayer(lasagne.layers.Layer):
     def get_output_for(self, input, deterministic=False, **kwargs):
         if deterministic:
             return binary_tanh_unit(input)
-        drawn = binarization(input, 1.0, stochastic=True, srng=self._srng)
-        return _straight_through(input, theano.gradient.disconnected_grad(drawn))
+        sampled = binarization(input, 1.0, stochastic=True, srng=self._srng)
+        return _straight_through(input, sampled)
 
 
 def scale_pixels(x):
-    """x / 255: from sums over the whole numbers 2 pixel - 255, which float32 holds exactly, to
-    those over pixels scaled to [-1, 1] (DEVIATIONS.md, 15)."""
+    """x / 255, for a first layer whose inputs are the integers 2 pixel - 255.
+
+    float32 holds the sums over these integers exactly; divided by 255, they are the sums over
+    pixels scaled to [-1, 1] (DEVIATIONS.md, 15).
+    """
     return x / np.float32(255)
 
 
@@ -208,13 +253,13 @@ class BatchNormLayer(lasagne.layers.Layer):
         return y + 0 * self._moved(*batch, input) if update else y
 
     def _moved(self, mean, var, input):
-        """An expression that moves the running statistics towards a batch's."""
+        """An expression that moves the running statistics towards those of a batch."""
         inv_std = T.inv(T.sqrt(var + self.epsilon))
         batch = ((self.mean, mean), (self.inv_std, inv_std))
         return sum(self._broadcast(fused.tracked(*pair, self.alpha), input) for pair in batch)
 
     def _broadcast(self, x, input):
-        """`x`, of the shape of the parameters, in that of the input."""
+        """Parameters or statistics `x`, with broadcastable axes where the input is normalized."""
         sizes = iter(range(input.ndim - len(self.axes)))
         return x.dimshuffle(["x" if i in self.axes else next(sizes) for i in range(input.ndim)])
 
@@ -249,8 +294,8 @@ def _missing(name):
 
 
 # Names of Lasagne 0.2, where scripts of 2016 expect them.
-for module in (lasagne.layers, lasagne.layers.normalization):
-    module.BatchNormLayer, module.batch_norm = BatchNormLayer, batch_norm
+for _module in (lasagne.layers, lasagne.layers.normalization):
+    _module.BatchNormLayer, _module.batch_norm = BatchNormLayer, batch_norm
 lasagne.layers.normalization.__all__ += ["BatchNormLayer", "batch_norm"]
 lasagne.layers.__getattr__ = _missing
 
@@ -264,8 +309,8 @@ def normalize_and_binarize(network, hidden, shift_based=False):
     hidden : bool
         False for the output layer, which is only normalized.
     shift_based : bool
-        As in the Torch7 experiments: shift-based batch normalization, and activations drawn at
-        training time; else as in the Theano experiments.
+        True for the Torch7 experiments: shift-based batch normalization and stochastic
+        activations. False for the Theano experiments.
 
     Returns
     -------
@@ -295,15 +340,15 @@ def train(
     save_path=None,
     shuffle_parts=1,
 ):
-    """Train as the released scripts of 2016 do: `binary_connect.train`, which see, and
+    """Train as the released scripts of 2016 do. Same as `binary_connect.train`, plus:
 
     Parameters
     ----------
     model : Layer
         The output layer.
     save_path : path, optional
-        Where the parameters of the best epoch go, in an .npz file (real-valued weights, in the
-        order of ``lasagne.layers.get_all_param_values``).
+        An .npz file for the parameters of the best epoch: real-valued weights, in the order of
+        ``lasagne.layers.get_all_param_values``.
     """
 
     def save():

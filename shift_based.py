@@ -1,6 +1,7 @@
-"""Arithmetic by shifts: the batch normalization and the optimizer of Binarized Neural Networks'
-Torch7 experiments (Courbariaux et al., 2016, arXiv:1602.02830, Algorithms 3 and 4), in which powers
-of two take the place of multipliers.
+"""Arithmetic by shifts: batch normalization and an optimizer that multiply by powers of two.
+
+The Torch7 experiments of Binarized Neural Networks use them (Courbariaux et al., 2016,
+arXiv:1602.02830, Algorithms 3 and 4).
 """
 
 from collections import OrderedDict
@@ -19,8 +20,8 @@ import fused
 class _AP2(UnaryScalarOp):
     """See `ap2`."""
 
-    # The exponent and sign of a float32 whose mantissa has been rounded: 0x4AFB0C takes those above
-    # sqrt(2), 0x3504F3 as mantissa, to the next power of two.
+    # The sign and exponent of a float32 are a power of two. The mantissa of sqrt(2) is 0x3504F3;
+    # adding 0x4AFB0C carries every larger mantissa into the exponent.
     def impl(self, x):
         bits = np.float32(x).view(np.uint32) + np.uint32(0x4AFB0C)
         return (bits & np.uint32(0xFF800000)).view(np.float32)
@@ -51,14 +52,14 @@ _ap2 = T.Elemwise(_AP2(same_out, name="ap2"), name="ap2")
 
 
 def ap2(x):
-    """The power of two nearest to x: sign(x) 2^round(log2 |x|), elementwise (section 1.5); 0 for 0.
+    """The power of two nearest to x: sign(x) 2^round(log2 |x|), elementwise (section 1.5).
 
-    Its gradient is taken for 1 (DEVIATIONS.md, 17).
+    The value at 0 is 0. The gradient is taken to be 1 (DEVIATIONS.md, 17).
 
     Parameters
     ----------
     x : float32 Theano expression
-        Finite, and 0 or of a magnitude of at least 2^-126.
+        Finite; zero, or at least 2^-126 in magnitude.
 
     Examples
     --------
@@ -71,23 +72,25 @@ def ap2(x):
 class ShiftBatchNormLayer(lasagne.layers.Layer):
     """Shift-based batch normalization (Algorithm 3): multipliers are powers of two.
 
-    With c = x - mean(x): the variance is mean(c ap2(c)), and the output ap2(gamma) c
-    ap2(1 / sqrt(variance + epsilon)) + beta.
+    With c = x - mean(x), the variance is mean(c ap2(c)), and the output is ap2(gamma) c
+    ap2(1 / sqrt(variance + epsilon)) + beta. All axes but the second are normalized over.
 
     Parameters
     ----------
     incoming : Layer or tuple
-        The layer below, of output shape (batch, channels, ...), or that shape; normalized over all
-        axes but the second.
+        The layer below, of output shape (batch, channels, ...), or that shape.
     epsilon : float
         Added to the variance.
     alpha : float
-        Weight of the new batch in the running statistics, as in batch_norm.BatchNormLayer.
+        Weight of the new batch in the running statistics, in (0, 1]: running <- (1 - alpha)
+        running + alpha batch.
+    **kwargs
+        Passed on to :class:`lasagne.layers.Layer`.
 
     Attributes
     ----------
     beta, gamma, mean, inv_std : shared variables of shape (channels,)
-        The first two are trained.
+        beta and gamma are trained.
     """
 
     def __init__(self, incoming, epsilon=1e-4, alpha=0.1, **kwargs):
@@ -104,6 +107,8 @@ class ShiftBatchNormLayer(lasagne.layers.Layer):
         self.inv_std = self.add_param(constant(1), shape, "inv_std", **fixed)
 
     def get_output_for(self, input, deterministic=False, **kwargs):
+        """The normalized input: by the running statistics if `deterministic`, otherwise by the
+        statistics of the batch, which then update the running ones."""
         pattern = ["x", 0, *["x"] * (input.ndim - 2)]
         beta, gamma = self.beta.dimshuffle(pattern), self.gamma.dimshuffle(pattern)
         if deterministic:
@@ -120,7 +125,7 @@ class ShiftBatchNormLayer(lasagne.layers.Layer):
 
 
 def shift_adamax(loss_or_grads, params, learning_rate=2**-10, beta1=1 - 2**-3, beta2=1 - 2**-10):
-    """Shift-based AdaMax (Algorithm 4): Lasagne's adamax with powers of two for multipliers.
+    """Shift-based AdaMax (Algorithm 4): Lasagne's adamax, but multipliers are powers of two.
 
     m <- beta1 m + (1 - beta1) g; v <- max(beta2 v, |g|); the update of a parameter is
     -ap2(learning_rate / (1 - beta1^t)) m ap2(1 / v).

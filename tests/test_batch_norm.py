@@ -1,3 +1,7 @@
+import doctest
+import inspect
+import sys
+
 import lasagne
 import numpy as np
 import pytest
@@ -13,6 +17,7 @@ from batch_norm import (
     cumulative_statistics,
 )
 
+module = sys.modules[BatchNormLayer.__module__]
 x = np.random.RandomState(0).randn(8, 3, 4, 5).astype(np.float32) * 2 + 1
 
 
@@ -57,10 +62,20 @@ def test_running_statistics_of_given_alpha(monkeypatch, fused):
     assert_near(layer.std.get_value(), np.mean(stds, axis=0))
 
 
+def test_training_output_without_optimization():
+    X = T.tensor4()
+    output = get_output(BatchNormLayer(InputLayer((None, 3, 4, 5)), epsilon=0.5), X)
+    function = theano.function([X], output, mode=theano.Mode(linker="cvm", optimizer=None))
+    axes = (0, 2, 3)
+    expected = (x - x.mean(axes, keepdims=True)) / (x.std(axes, keepdims=True) + 0.5)
+    assert_near(function(x), expected)
+
+
 def test_parameters():
     layer = BatchNormLayer((None, 7))
     assert [p.name for p in layer.get_params()] == ["mean", "std", "beta", "gamma"]
     assert [p.name for p in layer.get_params(trainable=True)] == ["beta", "gamma"]
+    assert [p.name for p in layer.get_params(regularizable=True)] == ["beta"]
     assert layer.gamma.get_value().shape == (1, 7)
     assert (layer.epsilon, layer.alpha) == (0.01, 0.5)
 
@@ -102,3 +117,19 @@ def test_cumulative_statistics(monkeypatch, fused):
     ):
         output = get_output(net, X, deterministic=averages).eval({X: batches[0]})
         assert_near(output, (batches[0] - mean) / np.sqrt(var + 0.5))
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("BatchNormLayer", "incoming axes epsilon alpha nonlinearity kwargs"),
+        ("batch_norm", "layer"),
+    ],
+)
+def test_names_and_parameters_of_2015(name, expected):
+    parameters = list(inspect.signature(vars(module)[name]).parameters)
+    assert parameters == expected.split()
+
+
+def test_examples():
+    assert doctest.testmod(module) == (0, 6)

@@ -1,3 +1,8 @@
+import doctest
+import inspect
+import time
+
+import h5py
 import lasagne
 import numpy as np
 import pytest
@@ -226,9 +231,126 @@ def test_train_prints_and_shuffles(capsys):
     assert rates == [0.5, 0.5, 0.05, 0.05]
     assert len(set(np.concatenate(seen[:2]))) == 8
     assert not np.array_equal(seen[0], seen[2])
-    assert sizes == [4, 2, 4, 1] * 2
+    assert sizes == [4, 4, 4, 4] * 2
     output = capsys.readouterr().out
     assert "Epoch 2 of 2 took" in output
     assert "  best epoch:                    2\n" in output  # the tie goes to the later epoch
     assert "  validation error rate:         16.666666666666664%\n" in output
     assert "  test error rate:               20.0%\n" in output
+
+
+@pytest.mark.parametrize("images", [1, 3, 4, 7, 8, 23])
+def test_train_evaluates_every_image_by_full_batches(images, capsys):
+    """For a network with a fixed batch size, too."""
+    batch = 8
+    network = lasagne.layers.ReshapeLayer(InputLayer((batch, 3)), (batch, 1, 3))
+    X, y = T.matrix(), T.matrix()
+    output = get_output(network, X)[:, 0]
+    function = theano.function([X, y], [T.mean((output - y) ** 2), T.mean(T.lt(output, y))])
+    x, targets = np.random.RandomState(0).rand(2, images, 3).astype(np.float32)
+    sets = [np.zeros(batch)] * 2 + [x, targets] * 2
+    binary_connect.train(lambda *batch: 0.0, function, batch, 1, 1, 1, *sets)
+    lines = capsys.readouterr().out.splitlines()
+    loss, error = (float(line.split()[-1].rstrip("%")) for line in lines[-2:])
+    assert loss == pytest.approx(np.mean((x - targets) ** 2), rel=1e-5)
+    assert error == pytest.approx(100 * np.mean(x < targets), rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["lists", "h5py"])
+def test_train_takes_lists_and_h5py_data_sets(kind, tmp_path, capsys):
+    X = np.arange(12, dtype=np.float32).reshape(6, 2)
+    with h5py.File(tmp_path / "data.hdf5", "w") as file:
+        X = X.tolist() if kind == "lists" else file.create_dataset("X", data=X)
+        binary_connect.train(
+            lambda X, y, LR: X.sum() + y.sum(), lambda X, y: (X.mean(), 0.25), 2, 1, 1, 1, *[X] * 6
+        )
+    output = capsys.readouterr().out
+    assert "  training loss:                 44.0\n" in output
+    assert "  validation loss:               5.5\n" in output
+
+
+def test_train_tells_durations_by_a_clock_that_nobody_sets(monkeypatch, capsys):
+    monkeypatch.setattr(time, "time", lambda: pytest.fail("the clock of the day"))
+    monkeypatch.setattr(time, "monotonic", iter([5.0, 7.25]).__next__)
+    X = np.zeros((2, 1))
+    binary_connect.train(lambda *batch: 0.0, lambda X, y: (0.0, 0.0), 1, 1, 1, 1, *[X] * 6)
+    assert "Epoch 1 of 1 took 2.2 s\n" in capsys.readouterr().out
+
+
+def test_layers_that_share_their_weights_are_scaled_and_clipped_once():
+    shared = theano.shared(np.full((2, 2), 0.25, np.float32), "shared")
+    below = DenseLayer((None, 2), 2, W=shared, W_LR_scale=2.0)
+    network = DenseLayer(below, 2, W=shared, W_LR_scale=2.0)
+    new = binary_connect.clipping_scaling({shared: shared + 0.125}, network)
+    np.testing.assert_array_equal(new[shared].eval(), np.full((2, 2), 0.5, np.float32))
+    network.H = np.float32(0.5)
+    with pytest.raises(ValueError, match="share the weights") as caught:
+        binary_connect.clipping_scaling({shared: shared + 0.125}, network)
+    assert str(caught.value) == (
+        "layers share the weights shared with different (H, W_LR_scale): "
+        "(1.0, 2.0) and (0.5, 2.0); give them the same"
+    )
+
+
+@pytest.mark.parametrize("fused", ["1", "0"])
+@pytest.mark.parametrize("stochastic", [False, True])
+@pytest.mark.parametrize("flip", [False, True])
+def test_filters_are_flipped_or_not(monkeypatch, fused, stochastic, flip):
+    monkeypatch.setenv("BINARYCONNECT_FUSED", fused)
+    seeded()
+    options = {"nonlinearity": lasagne.nonlinearities.identity, "stochastic": stochastic}
+    layer = Conv2DLayer(InputLayer((2, 3, 5, 6)), 16, 3, pad=1, H=0.5, flip_filters=flip, **options)
+    assert layer.flip_filters is flip
+    x = np.random.RandomState(0).randn(2, 3, 5, 6).astype(np.float32)
+    X, upstream = T.tensor4(), np.random.RandomState(1).randn(2, 16, 5, 6).astype(np.float32)
+    output = get_output(layer, X)
+    loss = T.sum(output * upstream)
+    (gradient,) = binary_connect.compute_grads(loss, layer)
+    Wb, y, gradient = theano.function([X], [layer.Wb, output, gradient])(x)
+    padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(2, 3))
+    if flip:
+        windows = windows[..., ::-1, ::-1]
+    assert_near(y, np.einsum("bchwij,fcij->bfhw", windows, Wb))
+    assert_near(gradient, np.einsum("bchwij,bfhw->fcij", windows, upstream))
+
+
+def test_an_integer_filter_size_is_that_of_a_square():
+    layers = [Conv2DLayer((None, 64, 8, 8), 64, size, H="Glorot") for size in (3, (3, 3))]
+    H, scale = np.sqrt(1.5 / (9 * 128)), np.sqrt(9 * 128 / 1.5)
+    for layer in layers:
+        np.testing.assert_allclose([layer.H, layer.W_LR_scale], [H, scale], rtol=1e-6)
+
+
+def test_sign_rule():
+    """One rule for arrays and for expressions: hard_sigmoid(x) >= 1/2."""
+    x = np.float32([-np.inf, -1, -1e-7, -1e-8, -1e-45, -0.0, 0, 1e-45, 1, np.inf, np.nan])
+    expected = [False] * 3 + [True] * 7 + [False]
+    assert binary_connect.is_positive(x).tolist() == expected
+    assert binary_connect.is_positive(T.constant(x)).eval().tolist() == expected
+    assert (binary_connect.hard_sigmoid(T.constant(x)).eval() >= 0.5).tolist() == expected
+
+
+NAMES_OF_2015 = {
+    "hard_sigmoid": "x",
+    "binarization": "W H binary deterministic stochastic srng",
+    "DenseLayer": "incoming num_units binary stochastic H W_LR_scale kwargs",
+    "Conv2DLayer": "incoming num_filters filter_size binary stochastic H W_LR_scale kwargs",
+    "compute_grads": "loss network",
+    "clipping_scaling": "updates network",
+    "train": "train_fn val_fn batch_size LR_start LR_decay num_epochs "
+    "X_train y_train X_val y_val X_test y_test",
+}
+
+
+@pytest.mark.parametrize("name", NAMES_OF_2015)
+def test_names_and_parameters_of_2015(name):
+    parameters = list(inspect.signature(getattr(binary_connect, name)).parameters)
+    expected = NAMES_OF_2015[name].split()
+    assert parameters[: len(expected)] == expected
+
+
+def test_examples():
+    failed, attempted = doctest.testmod(binary_connect)
+    assert failed == 0
+    assert attempted >= 8

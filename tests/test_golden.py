@@ -14,6 +14,7 @@ from lasagne.nonlinearities import identity, rectify
 import batch_norm
 import binary_connect
 import binary_net
+import shift_based
 from reproduction.training import model as training
 
 
@@ -65,20 +66,39 @@ def parameters(network, values, state):
             yield param, values[f"{state}/layer{i:02d}_{param.name}"]
 
 
-@pytest.mark.parametrize(
-    ("name", "build", "optimizer", "binary"),
-    [
-        ("mlp_det_adam", released_mlp, "adam", True),
-        ("mlp_det_adam_noscale", released_mlp, "adam", True),
-        ("mlp_det_sgd", released_mlp, "sgd", True),
-        ("mlp_det_nesterov", released_mlp, "nesterov", True),
-        ("mlp_none_adam", released_mlp, "adam", False),
-        ("cnn_det_adam", released_cnn, "adam", True),
-        ("cnn_none_sgd", released_cnn, "sgd", False),
-        ("bnn_mlp_adam", bnn_mlp, "adam", True),
-    ],
-)
-def test_released_training(golden, name, build, optimizer, binary):
+# Without optimization, Theano's own convolution does not run; in Python, the fused ops do not.
+PYTHON = {
+    "fast_compile": theano.Mode(linker="py", optimizer="fast_compile"),
+    "no optimization": theano.Mode(linker="py", optimizer=None),
+}
+
+
+NETWORKS = {
+    "mlp_det_adam": (released_mlp, "adam", True),
+    "mlp_det_adam_noscale": (released_mlp, "adam", True),
+    "mlp_det_sgd": (released_mlp, "sgd", True),
+    "mlp_det_nesterov": (released_mlp, "nesterov", True),
+    "mlp_none_adam": (released_mlp, "adam", False),
+    "cnn_det_adam": (released_cnn, "adam", True),
+    "cnn_none_sgd": (released_cnn, "sgd", False),
+    "bnn_mlp_adam": (bnn_mlp, "adam", True),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_released_training(golden, name):
+    check_released_training(golden, name)
+
+
+@pytest.mark.parametrize("name", ["mlp_det_adam", "bnn_mlp_adam"])
+@pytest.mark.parametrize("mode", PYTHON)
+@pytest.mark.parametrize("graph", ["0"], ids=["plain"], indirect=True)
+def test_released_training_with_less_optimization(golden, name, mode):
+    check_released_training(golden, name, PYTHON[mode])
+
+
+def check_released_training(golden, name, mode=None):
+    build, optimizer, binary = NETWORKS[name]
     values = golden(name)
     network = build(binary)
     if name.endswith("noscale"):
@@ -101,8 +121,8 @@ def test_released_training(golden, name, build, optimizer, binary):
         W_grads = theano.grad(loss, W)
         others = get_all_params(network, trainable=True)
         updates = optimize(theano.grad(loss, others), others, LR)
-    train_fn = theano.function([X, Y, LR], [loss, output, *W_grads], updates=updates)
-    test_fn = theano.function([X], test_output)
+    train_fn = theano.function([X, Y, LR], [loss, output, *W_grads], updates=updates, mode=mode)
+    test_fn = theano.function([X], test_output, mode=mode)
 
     for param, value in parameters(network, values, "init"):
         param.set_value(value)
@@ -201,3 +221,30 @@ def test_published_training(golden, name, binary):
     for param, value in parameters("bn_cumulative"):
         assert_near(param.get_value(), value)
     assert_near(test_fn(values["X"][0]), values["bn_cumulative/test_output"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("graph", ["1"], ids=["fused"], indirect=True)
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda below: binary_connect.DenseLayer(below, 4, stochastic=False),
+        lambda below: binary_connect.DenseLayer(below, 4),
+        lambda below: binary_connect.Conv2DLayer(below, 16, 3, pad=1),
+        lambda below: batch_norm.BatchNormLayer(below, nonlinearity=rectify),
+        lambda below: batch_norm.CumulativeBatchNormLayer(lasagne.layers.FlattenLayer(below)),
+        binary_net.BatchNormLayer,
+        binary_net.StochasticSignLayer,
+        shift_based.ShiftBatchNormLayer,
+    ],
+)
+def test_every_layer_has_values_while_its_graph_is_built(build):
+    with theano.configparser.change_flags(compute_test_value="raise"):
+        X = T.tensor4()
+        X.tag.test_value = np.random.RandomState(0).randn(3, 2, 5, 4).astype(np.float32)
+        network = build(InputLayer((None, 2, 5, 4)))
+        parameters = get_all_params(network, trainable=True)
+        gradients = theano.grad(T.sum(get_output(network, X) ** 2), [X, *parameters])
+    for variable, gradient in zip([X, *parameters], gradients, strict=True):
+        value = variable.tag.test_value if variable is X else variable.get_value()
+        assert gradient.tag.test_value.shape == value.shape

@@ -1,6 +1,5 @@
 import doctest
 
-import lasagne
 import numpy as np
 import pytest
 import theano
@@ -107,5 +106,4 @@ def test_adamax_has_the_rate_of_the_paper():
 
 
 def test_examples():
-    assert doctest.testmod(shift_based)[0] == 0
-    assert lasagne.layers.Layer in shift_based.ShiftBatchNormLayer.__mro__
+    assert doctest.testmod(shift_based) == (0, 1)
