@@ -1,3 +1,4 @@
+import hashlib
 import os
 import shutil
 import subprocess
@@ -87,6 +88,72 @@ def test_interrupted_installation_is_not_used(machine):
         assert done.returncode != 0
         assert "making the pinned environment" in done.stderr
         assert not list(machine.glob(".venv/*/complete"))
+
+
+# A Python whose environments tell how they were asked to install.
+TELLS = """case "$1 $2" in
+    "-m venv")
+        mkdir -p "$3/bin"
+        printf '%s\\n' '#!/bin/sh' 'env >>"$LOG"; echo "$@" >>"$LOG"' >"$3/bin/python"
+        chmod +x "$3/bin/python" ;;
+esac"""
+
+
+@pytest.fixture
+def installs(machine):
+    """Runs the front door where nothing is installed yet; (what it said, what pip was told)."""
+    add(machine, "g++", "")
+    add(machine, "python3.11", TELLS)
+    for tool in ("chmod", "env"):
+        (machine / "bin" / tool).symlink_to(shutil.which(tool))
+
+    def run(**environment):
+        log = machine / "log"
+        environment |= {"PATH": str(machine / "bin"), "LOG": str(log)}
+        done = reproduce("python", "-c", "", root=machine, **environment)
+        assert done.returncode == 0
+        return done.stderr, log.read_text().split("\n")
+
+    return run
+
+
+def test_settings_of_pip_decide_only_where_packages_come_from(machine, installs):
+    others = {"PIP_CONSTRAINT": "c", "PIP_DRY_RUN": "1", "PIP_PYTHON": "p", "PYTHONPATH": "/x"}
+    _, log = installs(PIP_USER="1", PIP_INDEX_URL="https://mirror", PYTHONHOME="/x", **others)
+    installation = log[: log.index(next(line for line in log if line.endswith("lock"))) + 1]
+    assert "PIP_INDEX_URL=https://mirror" in installation
+    names = {line.partition("=")[0] for line in installation}
+    assert not names & {*others, "PYTHONHOME"}
+    # Options win over variables and over pip.conf.
+    for option in ("--no-user", "--target=", "--root=/", "--only-binary=:none:"):
+        assert option in installation[-1].split()
+    (environment,) = (machine / ".venv").glob("[0-9a-f]*")
+    assert f"--prefix={environment}" in installation[-1].split()
+
+
+def test_a_file_system_without_locks(machine, installs):
+    (machine / "bin" / "flock").unlink()
+    add(machine, "flock", "echo 'flock: 9: No locks available' >&2; exit 65")
+    said, _ = installs()
+    assert said == (
+        f"reproduce: {machine}/.venv cannot be locked here; do not start a second first run before "
+        "this one has made its environment\n"
+        f"reproduce: making the pinned environment in {machine}/.venv/"
+        f"{hashlib.sha256((ROOT / 'requirements.lock').read_bytes()).hexdigest()[:12]} "
+        "(once, about a minute)\n"
+    )
+
+
+def test_a_folder_with_a_colon(machine):
+    folder = machine / "a:b"
+    folder.mkdir()
+    shutil.copy(ROOT / "reproduce", folder)
+    done = reproduce("quick", root=folder, PATH=str(machine / "bin"))
+    assert (done.returncode, done.stderr) == (
+        2,
+        f"reproduce: {folder} has a colon in its name, which Python's search path cannot hold; "
+        "rename the folder\n",
+    )
 
 
 def test_unknown_command():
