@@ -2,6 +2,7 @@
 
 import configparser
 import importlib.machinery
+import importlib.util
 import os
 import re
 import shlex
@@ -26,6 +27,8 @@ class TheanoLoader(importlib.machinery.SourceFileLoader):
     def exec_module(self, module):
         users = os.environ.get("THEANO_FLAGS")
         try:
+            if sys.flags.optimize > 1:
+                raise UserError("Theano needs docstrings; leave out -OO or PYTHONOPTIMIZE=2")
             machine.threads()
             lock.check("numpy", "scipy", "six", "theano", "lasagne")
             os.environ["THEANO_FLAGS"] = merged_flags(users or "")
@@ -84,7 +87,8 @@ def merged_flags(users):
         flags.append(_quoted("base_compiledir", str(cache.compile_directory())))
     flags += [users] if users else []
     device, source = _device(users)
-    if device.startswith("gpu") or (source != "THEANO_FLAGS" and device != "cpu"):
+    without = device.startswith("gpu") or importlib.util.find_spec("pygpu") is None
+    if device != "cpu" and (without or source != "THEANO_FLAGS"):
         say(f"device={device} in {source}: {NO_GPU}")
         flags.append("device=cpu")
     return ",".join(flags)

@@ -52,7 +52,7 @@ def test_any_name_of_a_cache(tmp_path, monkeypatch, no_theanorc, name):
     assert given["blas.ldflags"].startswith("-lm -Dsgemm_=scipy_sgemm_ ")
 
 
-@pytest.mark.parametrize("device", ["gpu", "gpu0"])
+@pytest.mark.parametrize("device", ["gpu", "gpu0", "cuda", "cuda0", "opencl0:0"])
 def test_a_gpu_in_the_flags(capsys, no_theanorc, device):
     flags = theano_settings.merged_flags(f"mode=FAST_RUN,device={device},floatX=float32")
     assert theano.configparser.parse_config_string(flags)["device"] == "cpu"
@@ -93,6 +93,13 @@ def test_a_wrong_value_ends_a_program_in_one_line(tmp_path):
     assert done.stderr.startswith('program.py: Invalid value ("float33") for configuration ')
     assert done.stderr.endswith("; change it in THEANO_FLAGS or ~/.theanorc\n")
     assert done.stderr.count("\n") == 1
+
+
+def test_theano_needs_docstrings(tmp_path):
+    (tmp_path / "program.py").write_text("import original_stack, theano")
+    done = python("-OO", tmp_path / "program.py")
+    message = "program.py: Theano needs docstrings; leave out -OO or PYTHONOPTIMIZE=2\n"
+    assert (done.returncode, done.stderr) == (2, message)
 
 
 COMPILES = """
