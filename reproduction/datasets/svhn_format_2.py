@@ -3,21 +3,19 @@
 import os
 from itertools import pairwise
 
-from original_stack.errors import DAMAGE, UserError, open_regular, reading
+from original_stack.errors import UserError, open_regular, reading
 
 import h5py
 import numpy as np
-import scipy.io
 from fuel.datasets import H5PYDataset
 from tqdm import tqdm
 
+from reproduction.datasets import matlab
 from reproduction.datasets.files import REMEDY
 from reproduction.datasets.prepared import quiet
 
 SETS = ("train", "test", "extra")  # in this order in Fuel's file
 LARGEST = 2**20  # images of a file; extra has 531,131
-_DAMAGE = (*DAMAGE, scipy.io.matlab.MatReadError)
-_NUMBERS = ("double", "single", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32)))
 
 
 def convert(paths, output, block=4096):
@@ -38,7 +36,7 @@ def convert(paths, output, block=4096):
         for which, part, (first, end) in zip(SETS, labels, pairwise(bounds), strict=True):
             if done >= end:
                 continue
-            images = _loadmat(paths[f"{which}_32x32.mat"], "X").transpose(3, 2, 0, 1)
+            images = _images(paths[f"{which}_32x32.mat"], len(part))
             for start in range(max(done, first), end, block):
                 rows = slice(start - first, min(start + block, end) - first)
                 for offset, size, content in (
@@ -55,20 +53,16 @@ def convert(paths, output, block=4096):
 
 def _labels(path):
     """Labels 1 to 10 of a file, uint8 of shape (n,), if the shapes of images and labels fit."""
-    with open_regular(path) as file, reading(path, REMEDY, _DAMAGE):
-        kinds = {name: (shape, kind) for name, shape, kind in reversed(scipy.io.whosmat(file))}
-        if not kinds.keys() >= {"X", "y"}:
-            raise ValueError("X or y is missing")
-        X, y = kinds["X"], kinds["y"]
-        n = y[0][0]
-        if ((32, 32, 3, n), "uint8") != X or y[0] != (n, 1) or y[1] not in _NUMBERS:
+    with open_regular(path) as file, reading(path, REMEDY):
+        (X, X_class, _), (y, y_class, source) = (matlab.find(file, name) for name in "Xy")
+        if (32, 32, 3, y[0]) != X or X_class != "uint8" or y != (y[0], 1) or y_class is None:
             raise UserError(
-                f"{path} has X of shape and type {X} and y of {y}; expected (32, 32, 3, n), uint8 "
-                "and (n, 1), numbers, as in SVHN's format 2"
+                f"{path} has X of shape and type {X, X_class} and y of {y, y_class}; expected "
+                "(32, 32, 3, n), uint8 and (n, 1), numbers, as in SVHN's format 2"
             )
-        if not 0 < n <= LARGEST:
-            raise UserError(f"{path} has {n} images; expected 1 to {LARGEST}")
-    labels = _loadmat(path, "y")
+        if not 0 < y[0] <= LARGEST:
+            raise UserError(f"{path} has {y[0]} images; expected 1 to {LARGEST}")
+        labels = matlab.array(source, y)
     if not np.isin(labels, np.arange(1, 11)).all():
         raise UserError(
             f"{path} has labels from {labels.min()} to {labels.max()}; expected 1 to 10 as in "
@@ -77,9 +71,11 @@ def _labels(path):
     return labels[:, 0].astype(np.uint8)
 
 
-def _loadmat(path, name):
-    with open_regular(path) as file, reading(path, REMEDY, _DAMAGE):
-        return scipy.io.loadmat(file, variable_names=[name])[name]
+def _images(path, count):
+    """Images of a file, uint8 of shape (count, 3, 32, 32)."""
+    with open_regular(path) as file, reading(path, REMEDY):
+        source = matlab.find(file, "X")[2]
+        return matlab.array(source, (32, 32, 3, count)).transpose(3, 2, 0, 1)
 
 
 def _begun(output, size):
