@@ -128,9 +128,13 @@ def train(model, hp, dataset, seed, folder):
                     row = {**dict.fromkeys(COLUMNS), "epoch": epoch, "learning_rate": float(LR)}
                     row["train_loss"] = float(np.mean(losses))
                     if epoch % hp.evaluate_every == 0 or epoch == hp.epochs:
-                        _evaluate(model, dataset, row, progress, snapshot)
-                        loss = row["valid_loss"]
+                        model.recompute_statistics(dataset.train, dataset.valid)
+                        loss, row["valid_error"] = model.evaluate(dataset.valid)
                         _require_finite("validation loss", loss, epoch, LR, progress, folder)
+                        row["valid_loss"] = loss
+                        if progress.is_best(row["valid_error"]):
+                            progress.select(row, test_error=model.evaluate(dataset.test)[1])
+                            snapshot.best = model.parameter_values()
                     progress.note(row, time.monotonic() - started)
                     snapshot.state = model.state()
                     bar.write(_line(row, progress, hp.epochs))
@@ -175,19 +179,6 @@ def _train_epoch(model, split, shuffle, LR, bar, signals):
         if signals.received or not math.isfinite(loss):
             break
     return losses
-
-
-def _evaluate(model, dataset, row, progress, snapshot):
-    """Note the validation error, and keep the model if no earlier one was better."""
-    model.recompute_statistics(dataset.train, dataset.valid)
-    row["valid_loss"], row["valid_error"] = model.evaluate(dataset.valid)
-    if progress.is_best(row["valid_error"]):
-        snapshot.best = model.parameter_values()
-        progress.best = {
-            "best_epoch": row["epoch"],
-            "valid_error": row["valid_error"],
-            "test_error": model.evaluate(dataset.test)[1],
-        }
 
 
 def _require_finite(name, loss, epoch, LR, progress, folder):

@@ -48,6 +48,11 @@ class Progress:
         epoch."""
         return valid_error <= min((row["valid_error"] for row in self.rows), default=math.inf)
 
+    def select(self, row, test_error):
+        """The epoch of a row is the best so far."""
+        best = row["epoch"], row["valid_error"], test_error
+        self.best = dict(zip(Best.__annotations__, best, strict=True))
+
     def move_to(self, environment):
         """Continue in an environment, which may be another one."""
         last = self.earlier[-1]["until_epoch"] if self.earlier else 0
