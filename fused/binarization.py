@@ -6,6 +6,7 @@ Twin: the plain expression in `binary_connect.binarization`.
 import numpy as np
 import theano
 import theano.tensor as T
+from theano.tensor.subtensor import Subtensor
 
 from .op import COp
 
@@ -75,5 +76,8 @@ def binarize(W, H, stream=None):
 
 
 def binarized(variable):
-    """Whether a Theano variable is the output of :func:`binarize`."""
+    """Whether a Theano variable is the output of :func:`binarize`, or a part of it, flipped or not:
+    all its values are -H or +H."""
+    while variable.owner is not None and isinstance(variable.owner.op, Subtensor):
+        variable = variable.owner.inputs[0]
     return variable.owner is not None and isinstance(variable.owner.op, Binarize)

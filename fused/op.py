@@ -7,8 +7,14 @@ import theano
 
 
 def enabled():
-    """Whether graphs that are built or compiled now are to have the fused ops."""
-    return os.environ.get("BINARYCONNECT_FUSED") != "0" and theano.config.floatX == "float32"
+    """Whether graphs that are built or compiled now get the fused ops, which need a compiler."""
+    in_python = theano.config.mode == "FAST_COMPILE" or theano.config.linker == "py"
+    return (
+        os.environ.get("BINARYCONNECT_FUSED") != "0"
+        and theano.config.floatX == "float32"
+        and not in_python
+        and bool(theano.config.cxx)
+    )
 
 
 class COp(theano.gof.COp):

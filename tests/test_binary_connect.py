@@ -14,6 +14,7 @@ from theano.sandbox.rng_mrg import MRG_RandomStreams
 
 import binary_connect
 from binary_connect import Conv2DLayer, DenseLayer, binarization
+from fused.convolution import Convolution
 
 X4 = T.tensor4("X")
 
@@ -306,13 +307,24 @@ def test_filters_are_flipped_or_not(monkeypatch, fused, stochastic, flip):
     output = get_output(layer, X)
     loss = T.sum(output * upstream)
     (gradient,) = binary_connect.compute_grads(loss, layer)
-    Wb, y, gradient = theano.function([X], [layer.Wb, output, gradient])(x)
+    function = theano.function([X], [layer.Wb, output, gradient])
+    # Flipped filters have the kernels of binary ones.
+    assert Convolution(tile=4) not in [n.op for n in function.maker.fgraph.toposort()]
+    Wb, y, gradient = function(x)
     padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
     windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(2, 3))
     if flip:
         windows = windows[..., ::-1, ::-1]
     assert_near(y, np.einsum("bchwij,fcij->bfhw", windows, Wb))
     assert_near(gradient, np.einsum("bchwij,bfhw->fcij", windows, upstream))
+
+
+def test_a_mode_without_a_compiler_takes_the_plain_graph():
+    x = T.matrix()
+    with theano.configparser.change_flags(mode="FAST_COMPILE"):
+        layer = DenseLayer((None, 2), 1, W=np.float32([[-0.5], [0.5]]), stochastic=False)
+        function = theano.function([x], layer.get_output_for(x))
+    assert function(np.float32([[1, 3]])).tolist() == [[2]]
 
 
 def test_an_integer_filter_size_is_that_of_a_square():

@@ -16,6 +16,7 @@ import theano.tensor as T
 
 import batch_norm
 import shift_based
+from binary_connect import is_positive
 from fused import xnor
 from reproduction import datasets
 from reproduction.datasets import preprocessing
@@ -60,7 +61,7 @@ def export(trained, dataset, raw):
         normalization = _normalization(following)
         scale, shift = _folded(layer, normalization)
         if hp.binary:
-            arrays[f"weights{i}"] = np.packbits(_positive(W, layer.H))
+            arrays[f"weights{i}"] = np.packbits(is_positive(W / layer.H))
             scale = scale * layer.H
         else:
             arrays[f"weights{i}"] = W
@@ -110,7 +111,7 @@ def export_bnn(trained, dataset):
     for i, (layer, following) in enumerate(parts):
         W = layer.W.get_value()
         dense = W.ndim == 2
-        arrays[f"weights{i}"] = bnn_network.pack(np.where(_positive(W, 1), 1, -1))
+        arrays[f"weights{i}"] = bnn_network.pack(np.where(is_positive(W), 1, -1))
         most = W[:, 0].size if dense else W[0].size
         most *= 1 if i else 255
         activations = _activations(layer, following)
@@ -143,11 +144,6 @@ def _manifest(trained, name, version, classes, test):
         "test_error": 100 * float(np.mean(classes != test.y)),
         "image": list(test.X.shape[1:]),
     }
-
-
-def _positive(W, H):
-    """Where the binary weights are +H, as binarization decides."""
-    return np.clip((W / H + 1) / 2, 0, 1) >= 0.5
 
 
 def stages(network):
