@@ -63,7 +63,7 @@ def test_evaluation_of_other_methods(run, method, h):
 
 
 def test_ensembles_average_prefixes_of_one_set_of_draws():
-    y = np.array([0, 1])
+    y = np.array([0, 0])
     samples = np.float32([[[1, 0], [2, 0]]] * 1 + [[[0, 3], [0, 4]]] * 15)
 
     class Model:
@@ -71,8 +71,9 @@ def test_ensembles_average_prefixes_of_one_set_of_draws():
             return samples[:size]
 
     subset = type("Subset", (), {"X": np.zeros((2, 1)), "y": y})
-    # one draw: both 0; two: sums (1, 3), (2, 4): both 1
-    assert evaluate._ensembles(Model(), subset) == dict.fromkeys(("1", "2", "4", "8", "16"), 50.0)
+    # One draw: both images are of class 0. Two: the sums are (1, 3) and (2, 4), both of class 1.
+    expected = {"1": 0.0, "2": 100.0, "4": 100.0, "8": 100.0, "16": 100.0}
+    assert evaluate._ensembles(Model(), subset) == expected
 
 
 def test_full_disk_leaves_what_was_there(run, capsys, monkeypatch):
