@@ -43,8 +43,7 @@ RUN if cd .git 2>/dev/null; then head=$(sed 's/^ref: //' HEAD); fi; \
 # may be read-only. A volume is executable, unlike Docker's own tmpfs: Theano loads what it compiles.
 ARG BASE
 ENV BINARYCONNECT_IMAGE="$BASE" BINARYCONNECT_DATA=/data BINARYCONNECT_RESULTS=/results \
-    BINARYCONNECT_CACHE=/cache HOME=/cache TMPDIR=/cache RUFF_CACHE_DIR=/cache/ruff \
-    HYPOTHESIS_STORAGE_DIRECTORY=/cache/hypothesis
+    BINARYCONNECT_CACHE=/cache HOME=/cache TMPDIR=/cache
 RUN mkdir -m 1777 /cache /data /results && chown 1000:1000 /cache /data /results
 VOLUME /cache /data /results
 
