@@ -1,5 +1,5 @@
-"""Compare all runs with the published figures: writes README.md and figures/ into the folder of the
-results."""
+"""Compare all runs with the published figures: writes README.md, results.csv and figures/ into the
+folder of the results."""
 
 import sys
 from pathlib import Path
@@ -10,8 +10,16 @@ from original_stack.errors import Lock, UserError, open_regular, write_atomicall
 
 from reproduction.experiments import EXPERIMENTS
 from reproduction.report import figures
-from reproduction.report.markdown import update_block
-from reproduction.report.page import MADE, comparisons, mnist_table, page, read_benchmarks
+from reproduction.report.markdown import printable, update_block
+from reproduction.report.page import (
+    COLUMNS,
+    MADE,
+    comparisons,
+    mnist_table,
+    page,
+    read_benchmarks,
+    results_csv,
+)
 from reproduction.report.runs import read_runs
 
 ROWS = {
@@ -44,6 +52,7 @@ def report(options):
     text = page(runs, tuned, notes, benchmarks, pictures)
     folder = results / "figures"
     files = {folder / name: content for name, content in drawn.items()}
+    files[results / "results.csv"] = results_csv(runs + tuned).encode()
     files[results / "README.md"] = text.encode()
     before = _start(results / "README.md")
     for path in files:
@@ -65,7 +74,7 @@ def report(options):
         comparison = next(iter(pictures.items()))
         block = mnist_table(runs, (comparison[0], f"results/{comparison[1]}"))
         update_block(original_stack.ROOT / "README.md", "./reproduce report", block)
-    print(f"{results / 'README.md'}: {len(runs)} runs, {len(notes)} notes")
+    print(f"{printable(results / 'README.md')}: {len(runs)} runs, {len(notes)} notes")
 
 
 def _start(path):
@@ -80,14 +89,12 @@ def _start(path):
 def _ours(path, page):
     """Whether this command made a file of the folder that had this page before.
 
-    A page and a picture say so themselves, but pictures of earlier versions do not; those are in
-    the page.
+    A page and a picture say so themselves, and results.csv has its columns. Pictures of earlier
+    versions say nothing, but are in the page.
     """
     start = _start(path)
-    return (
-        MADE.encode() in start
-        or figures.MADE.encode() in start
-        or (MADE.encode() in page and f"({path.parent.name}/{path.stem}.svg)".encode() in page)
+    return any(mark.encode() in start for mark in (MADE, figures.MADE, ",".join(COLUMNS))) or (
+        MADE.encode() in page and f"({path.parent.name}/{path.stem}.svg)".encode() in page
     )
 
 

@@ -6,6 +6,7 @@ The same runs give the same files, byte by byte. A method has the same color in 
 """
 
 import io
+import math
 import textwrap
 
 import matplotlib
@@ -15,6 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from reproduction.report.markdown import printable
+from reproduction.training.hyperparameters import BINARY_METHODS
 
 METHODS = {  # {method: (name, color)}; Okabe and Ito's, safe for the color-blind
     "none": ("No regularizer", "#D55E00"),
@@ -290,15 +292,12 @@ def weights(chosen):
 
 
 def _magnitude(run):
-    """H of the first layer of a run with binary weights, else None."""
+    """H of the first layer of a run with binary weights, otherwise None."""
     H, shape = run["hyperparameters"].get("H"), run.first_layer["shape"]
-    if run["method"] not in ("deterministic", "stochastic", "bnn") or H is None:
+    if run["method"] not in BINARY_METHODS or H is None:
         return None
-    if H != "Glorot":
-        return H
-    if len(shape) == 2:
-        return float(np.sqrt(1.5 / (shape[0] + shape[1])))
-    return float(np.sqrt(1.5 / ((shape[0] + shape[1]) * shape[2] * shape[3])))
+    # fan_in + fan_out: of a kernel, both count its pixels.
+    return math.sqrt(1.5 / ((shape[0] + shape[1]) * math.prod(shape[2:]))) if H == "Glorot" else H
 
 
 def features(chosen):

@@ -1,5 +1,8 @@
-"""The text of results/README.md, and of the table of MNIST in the project's README.md."""
+"""The texts of results/README.md and results/results.csv, and of the table of MNIST in the
+project's README.md."""
 
+import csv
+import io
 import json
 import statistics
 from collections import defaultdict
@@ -8,7 +11,7 @@ from pathlib import Path
 from original_stack.errors import UserError, open_regular, reading
 
 from reproduction import published as papers
-from reproduction.report.markdown import table, text
+from reproduction.report.markdown import printable, table, text
 from reproduction.report.statistics import SEEDS, Comparison, interval, rule, visible
 
 MADE = "Made by `./reproduce report` from"  # how a page of this command is recognized
@@ -34,6 +37,11 @@ BENCHMARKS = {
 CURVES = """\
 Curves of three or more seeds are their mean, in a band from the lowest to the highest of them. The
 others are a line each."""
+COLUMNS = [  # of results.csv: what run.json calls it, and its unit
+    *("run", "dataset", "protocol", "method", "seed", "epochs", "best_epoch", "valid_error (%)"),
+    *("test_error (%)", "test_weights", "departures", "seconds (s)", "threads", "cpu", "graph"),
+    *("blas", "git_commit", "git_dirty", "lock_sha256", "official_data"),
+]
 TRAINING_IMAGES = {"mnist": 50000, "cifar10": 45000, "svhn": 598388}
 PAPER_TABLES = {("BinaryConnect", "Table 2"), ("Binarized Neural Networks", "Table 1")}
 NAMES = {"mnist": "MNIST", "cifar10": "CIFAR-10", "svhn": "SVHN"}
@@ -79,7 +87,8 @@ def page(runs, tuned, notes, benchmarks, pictures):
     parts = [
         "# Published and obtained error rates",
         f"{MADE} {number}; no number is typed by hand. Verdicts follow a [rule](#how-to-read). The "
-        "last column names the deviations that matter, by their numbers in `DEVIATIONS.md`.",
+        "last column names the deviations that matter, by their numbers in `DEVIATIONS.md`. "
+        "[results.csv](results.csv) has a line for each run.",
         comparison,
     ]
     for dataset, name in NAMES.items():
@@ -120,6 +129,26 @@ def mnist_table(runs, picture):
     ]
     header = "test error on MNIST (%),published,obtained,seeds,difference,verdict"
     return f"{table(header.split(','), lines)}\n\n![{picture[0]}]({picture[1]})"
+
+
+def results_csv(runs):
+    """The text of results/results.csv: a line for each run."""
+    text_of_file = io.StringIO()
+    writer = csv.writer(text_of_file, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for run in runs:
+        found = {**run.record, "run": run.name, "departures": "; ".join(run.departures)}
+        found["graph"] = {True: "fused", False: "plain"}.get(run.record.get("fused"))
+        found["blas"] = run.record.get("versions", {}).get("blas")
+        values = [found.get(column.partition(" (")[0]) for column in COLUMNS]
+        writer.writerow([_plain(value) for value in values])
+    return text_of_file.getvalue()
+
+
+def _plain(value):
+    if value is None:
+        return ""
+    return f"{value:.10g}" if isinstance(value, float) else printable(value)
 
 
 def command(dataset, protocol, method):

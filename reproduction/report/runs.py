@@ -8,6 +8,7 @@ import dataclasses
 import io
 import json
 import math
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -92,12 +93,18 @@ def read_runs(results, rows, tuning=False):
     """
     results = Path(results)
     runs, notes, seen = [], [], {}
-    folders = {path.parent for name in ("run.json", "epochs.csv") for path in results.rglob(name)}
-    for folder in sorted(folders):
+    errors = []
+    found = os.walk(results, onerror=errors.append)
+    found = [Path(folder) for folder, _, files in found if {"run.json", "epochs.csv"} & {*files}]
+    denied = {Path(error.filename): error.strerror for error in errors}
+    for folder in sorted([*found, *denied]):
         name = folder.relative_to(results).as_posix()
         if name.startswith("tuning/") != tuning:
             continue
         shown = f"`{text(name)}`"
+        if folder in denied:
+            notes.append(f"{shown} is left out: cannot read it: {denied[folder]}; make it readable")
+            continue
         try:
             record = _read_record(folder / "run.json")
         except FileNotFoundError:

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from reproduction.training.records import Number, Positive, check
 
+BINARY_METHODS = ("deterministic", "stochastic", "bnn")  # those with binary weights
 TEST_WEIGHTS = ("binary", "real", "ensemble")  # see binary_connect.TEST_WEIGHTS
 
 
@@ -58,7 +59,7 @@ class Hyperparameters:
 
     @property
     def binary(self):
-        return self.method in ("deterministic", "stochastic", "bnn")
+        return self.method in BINARY_METHODS
 
     @property
     def stochastic(self):

@@ -62,7 +62,7 @@ def test_a_stale_picture_of_ours_is_removed_and_no_other(tmp_path, capsys, drawn
     assert names == drawn.keys() | others.keys()
 
 
-@pytest.mark.parametrize("name", ["README.md", "figures/comparison.svg", "figures/comparison.png"])
+@pytest.mark.parametrize("name", ["README.md", "results.csv", "figures/comparison.svg"])
 @pytest.mark.parametrize("make", [lambda path: path.write_text("mine"), os.mkfifo, os.mkdir])
 def test_a_file_of_others_is_not_replaced(tmp_path, capsys, drawn, name, make):
     (tmp_path / "figures").mkdir()
@@ -112,7 +112,7 @@ def test_no_such_folder(tmp_path, capsys):
     )
 
 
-@pytest.mark.parametrize("writes", range(4))
+@pytest.mark.parametrize("writes", range(5))
 def test_a_report_that_stops_leaves_each_file_old_or_new(
     tmp_path, capsys, drawn, monkeypatch, writes
 ):
@@ -140,9 +140,9 @@ def test_a_report_that_stops_leaves_each_file_old_or_new(
     monkeypatch.setattr(report, "write_atomically", write)
     now = {path: content for path, content in contents(tmp_path).items() if path in old}
     assert now.keys() == old.keys()
-    new = {tmp_path / "figures" / name: content for name, content in drawn.items()}
-    assert len([path for path in old if now[path] != old[path]]) == min(writes, 3)
-    assert all(now[path] in (old[path], new.get(path)) for path in old)
+    order = [*(tmp_path / "figures" / name for name in drawn), tmp_path / "results.csv"]
+    assert {path for path in old if now[path] != old[path]} == set(order[:writes])
+    assert all(now[path] == drawn[path.name] for path in order[: min(writes, 3)])
     (tmp_path / "figures" / f".comparison.svg.{'0' * 32}.part").write_text("of a killed one")
     assert run(tmp_path, capsys) == ""
     assert {path.name for path in (tmp_path / "figures").iterdir()} == drawn.keys()
@@ -174,7 +174,7 @@ def test_what_is_committed_is_what_the_runs_give(tmp_path, capsys, monkeypatch):
     shutil.copy(original_stack.ROOT / "README.md", tmp_path)
     monkeypatch.setattr(original_stack, "ROOT", tmp_path)
     assert run(tmp_path / "results", capsys) == ""
-    for page in ("README.md", "results/README.md"):
+    for page in ("README.md", "results/README.md", "results/results.csv"):
         assert (tmp_path / page).read_text() == (committed.parent / page).read_text()
     drawn = {path.name for path in (tmp_path / "results" / "figures").iterdir()}
     assert drawn == {path.name for path in (committed / "figures").iterdir()}

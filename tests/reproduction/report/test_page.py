@@ -1,3 +1,5 @@
+import csv
+import io
 import json
 import re
 
@@ -100,6 +102,37 @@ def test_table_of_mnist(tmp_path):
         "",
         "![A title](results/figures/comparison.svg)",
     ]
+
+
+def test_results_csv_has_a_line_for_each_run(tmp_path):
+    add_run(tmp_path, fused=True, git_dirty=True, versions={"blas": "OpenBLAS"}, lock_sha256="0")
+    add_run(tmp_path, "a, b", seed=2, epochs=10, epochs_done=10, cpu='one, "two"')
+    text = report.results_csv(read_runs(tmp_path, ROWS)[0])
+    first, second = csv.DictReader(io.StringIO(text))
+    assert first == {
+        "run": "a, b",
+        "dataset": "mnist",
+        "protocol": "paper",
+        "method": "stochastic",
+        "seed": "2",
+        "epochs": "10",
+        "best_epoch": "4",
+        "valid_error (%)": "1.1",
+        "test_error (%)": "1.2",
+        "test_weights": "real",
+        "departures": "10 epochs instead of 1,000",
+        "seconds (s)": "7200",
+        "threads": "2",
+        "cpu": 'one, "two"',
+        "graph": "",
+        "blas": "",
+        "git_commit": "0123456789abcdef",
+        "git_dirty": "False",
+        "lock_sha256": "",
+        "official_data": "True",
+    }
+    expected = {"graph": "fused", "blas": "OpenBLAS", "lock_sha256": "0", "git_dirty": "True"}
+    assert expected.items() <= second.items()
 
 
 def test_runs_in_other_settings_are_kept_out_of_verdicts(tmp_path):
@@ -248,5 +281,5 @@ def test_links_hold_in_any_folder(tmp_path):
     """The folder may be a mount, beside which nothing of the project is."""
     add_run(tmp_path)
     links = re.findall(r"\]\(([^)]*)\)", make(tmp_path))
-    assert links == ["#how-to-read", "figures/comparison.svg"]
+    assert links == ["#how-to-read", "results.csv", "figures/comparison.svg"]
     assert "\n## How to read\n" in make(tmp_path)

@@ -230,6 +230,23 @@ def test_files_that_nobody_can_read_do_not_stop_the_others(tmp_path):
     ]
 
 
+def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
+    add_run(tmp_path, seed=1)
+    hidden = add_run(tmp_path, seed=2)
+    scandir = os.scandir
+
+    def deny(path):
+        if os.fspath(path) == os.fspath(hidden):
+            raise PermissionError(13, "Permission denied", os.fspath(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", deny)
+    runs, notes = read(tmp_path)
+    assert [run["seed"] for run in runs] == [1]
+    name = "`mnist/paper-stochastic/seed-2`"
+    assert notes == [f"{name} is left out: cannot read it: Permission denied; make it readable"]
+
+
 def test_folders_of_any_name(tmp_path):
     for name in (b"caf\xe9", b"a|b`c", b"$\\frac{$"):
         folder = add_run(tmp_path, os.fsdecode(name))
