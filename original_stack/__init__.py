@@ -22,6 +22,8 @@ RESULTS = Path(os.path.expanduser(os.environ.get("BINARYCONNECT_RESULTS") or ROO
 
 def _settle_environment():
     _open_streams()
+    if os.path.expanduser("~") == "~":  # an unknown user without HOME, as in containers
+        os.environ["HOME"] = os.devnull  # nothing is there to be read, nothing can be written
     if not os.environ.get("OMP_NUM_THREADS"):
         os.environ["OMP_NUM_THREADS"] = str(processors())
     # Idle threads soon sleep: where they spin for as long as libgomp lets them, training is slower

@@ -47,26 +47,33 @@ def test_without_a_home(without_home):
     assert own.stat().st_mode & 0o777 == 0o700
 
 
+UNKNOWN = """
+import pwd
+def unknown(uid): raise KeyError(uid)
+pwd.getpwuid = unknown
+import original_stack.cache, theano
+print(original_stack.cache.cache_directory())
+"""
+
+
 def test_a_user_that_the_system_does_not_know(tmp_path):
-    """No folder called ~ in the current one."""
-    code = (
-        "import os, pwd, tempfile, original_stack.cache as cache\n"
-        "def unknown(uid): raise KeyError(uid)\n"
-        "pwd.getpwuid = unknown\n"
-        "del os.environ['HOME'], os.environ['BINARYCONNECT_CACHE']\n"
-        "os.environ.pop('XDG_CACHE_HOME', None)\n"
-        "print(cache.cache_directory())\n"
-    )
+    """Theano can be imported, and no folder called ~ appears in the current one."""
+    (tmp_path / "temporary").mkdir()
+    (tmp_path / "current").mkdir()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path / "temporary")}
+    for name in ("HOME", "BINARYCONNECT_CACHE", "XDG_CACHE_HOME"):
+        environment.pop(name, None)
     done = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path), "HOME": "/"}
-        | {"BINARYCONNECT_CACHE": "/"},
-        cwd=tmp_path,
+        [sys.executable, "-c", UNKNOWN],
+        env=environment,
+        cwd=tmp_path / "current",
         capture_output=True,
         text=True,
     )
-    assert (done.stdout, done.stderr) == (f"{tmp_path}/binaryconnect-{USER}\n", "")
-    assert [path.name for path in tmp_path.iterdir()] == [f"binaryconnect-{USER}"]
+    own = tmp_path / "temporary" / f"binaryconnect-{USER}"
+    assert (done.returncode, done.stdout) == (0, f"{own}\n")
+    assert list((tmp_path / "temporary").iterdir()) == [own]
+    assert not list((tmp_path / "current").iterdir())
 
 
 def test_a_home_that_is_none(monkeypatch):
