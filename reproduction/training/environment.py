@@ -48,10 +48,13 @@ def commit():
     """{"git_commit": the checked out commit, "git_dirty": whether files differ from it}; None where
     that is not known."""
 
+    # GIT_DIR and its like may name another repository, as they do in a hook.
+    variables = {name: text for name, text in os.environ.items() if not name.startswith("GIT_")}
+
     def git(*args):
-        return subprocess.run(
-            ["git", "-C", original_stack.ROOT, *args], capture_output=True, text=True, check=True
-        ).stdout.strip()
+        command = ["git", "-C", original_stack.ROOT, *args]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=variables)
+        return done.stdout.strip()
 
     try:
         if os.path.samefile(git("rev-parse", "--show-toplevel"), original_stack.ROOT):

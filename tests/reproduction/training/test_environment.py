@@ -1,5 +1,6 @@
 import hashlib
 import os
+import subprocess
 import sys
 
 import original_stack
@@ -38,6 +39,19 @@ def test_commit_of_a_copy_without_git(tmp_path, monkeypatch):
     assert environment.commit() == {"git_commit": None, "git_dirty": None}
     (tmp_path / "commit").write_text("0123abc\n")
     assert environment.commit() == {"git_commit": "0123abc", "git_dirty": None}
+
+
+def test_commit_where_variables_name_another_repository(tmp_path, monkeypatch):
+    for name in ("ours", "other"):
+        git = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-C", tmp_path / name]
+        (tmp_path / name).mkdir()
+        subprocess.run([*git, "init", "--quiet"], check=True)
+        subprocess.run([*git, "commit", "--quiet", "--allow-empty", "-m", name], check=True)
+    head = subprocess.check_output(["git", "-C", tmp_path / "ours", "rev-parse", "HEAD"], text=True)
+    monkeypatch.setattr(original_stack, "ROOT", tmp_path / "ours")
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "other" / ".git"))
+    monkeypatch.setenv("GIT_WORK_TREE", str(tmp_path / "ours"))
+    assert environment.commit() == {"git_commit": head.strip(), "git_dirty": False}
 
 
 def test_provenance(monkeypatch):
