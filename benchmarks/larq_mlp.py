@@ -46,8 +46,8 @@ def main():
     interpreter = Interpreter(model, num_threads=args.threads).interpreter
     inputs = [np.float32(random.randint(0, 256, shape)) * 2 - 255]
     version = importlib.metadata.version("larq-compute-engine")
-    step = lambda: interpreter.predict(inputs)  # noqa: E731
-    serve(step, least=1, part=args.images / args.of, version=version)
+    part = args.images / args.of
+    serve(lambda: interpreter.predict(inputs), least=1, part=part, version=version)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,6 @@ from reproduction.report.markdown import update_block
 
 ROOT = Path(__file__).resolve().parent.parent
 
-
 # What this project, or its user for this project, tells Python, OpenMP, BLAS and Theano.
 SETTINGS = ("GOMP_", "GOTO_", "KMP_", "MKL_", "OMP_", "OPENBLAS_", "PYTHON", "THEANO")
 
@@ -39,7 +38,7 @@ class Rival:
     start : float
         Seconds from the command to the end of the first step.
     facts : dict
-        What it says of itself.
+        What it reports about itself.
     """
 
     def __init__(self, command, environment=os.environ):

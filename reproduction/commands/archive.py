@@ -51,7 +51,7 @@ With MNIST's test images and labels there ({test_set}), a network of the program
 
 errs in {errors} of 10,000 test images.
 
-1. With Docker or podman:
+1. With Docker, or podman under its name:
 
     gunzip --stdout image.tar.gz | docker load
     data=/data
