@@ -45,6 +45,6 @@ def test_dropout_passes_inputs_on_at_test_time():
 
 def test_dropout_layers_draw_masks_of_their_own(fused_or_plain):
     layers = [mnist.DropoutLayer((None, 50), 0.5) for _ in range(2)]
-    one, two = theano.function([x], [layer.get_output_for(x) for layer in layers])(X)
-    both = np.mean((one == 0) & (two == 0))
+    first, second = theano.function([x], [layer.get_output_for(x) for layer in layers])(X)
+    both = np.mean((first == 0) & (second == 0))
     assert abs(both - 0.25) < 5 * np.sqrt(0.25 * 0.75 / X.size)

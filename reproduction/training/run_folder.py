@@ -28,21 +28,9 @@ FILES = (
     "evaluation.json",
     "deployed.npz",
 )
-# What makes a run this run. The preprocessing follows from the hyperparameters; its description and
-# the published error may be corrected without making it another run.
-IDENTITY = (
-    "dataset",
-    "protocol",
-    "method",
-    "seed",
-    "epochs",
-    "test_weights",
-    "hyperparameters",
-    "fused",
-    "data",
-    "train_images",
-    "test_images",
-)
+# All else of the configuration makes a run this run. The preprocessing follows from the
+# hyperparameters; its description may be reworded, and the published error corrected.
+DESCRIPTIVE = ("published_error", "official_data", "preprocessing")
 AGAIN = "start the run again with --restart"
 UNITS_KEPT = 64  # of the first layer, for the figures
 COLUMNS = list(Row.__annotations__)  # of epochs.csv
@@ -55,7 +43,8 @@ class RunFolder:
     ----------
     path : path
     configuration : dict
-        The part of run.json that does not change. Its IDENTITY is compared with an existing run's.
+        The part of run.json that does not change. All of it but DESCRIPTIVE is the run's identity,
+        which an existing run must have.
     resume, restart : bool
         Fail if there is nothing to resume; discard the existing run.
 
@@ -237,8 +226,8 @@ def first_layer(W):
 
 
 def _identity(run):
-    identity = {key: run[key] for key in IDENTITY if key in run}
-    return {**identity.pop("hyperparameters", {}), **identity}
+    identity = {**run.get("hyperparameters", {}), **run}
+    return {k: v for k, v in identity.items() if k not in ("hyperparameters", *DESCRIPTIVE)}
 
 
 def _shortened(value):

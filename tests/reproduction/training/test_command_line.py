@@ -199,8 +199,8 @@ def test_real_mnist(tmp_path, capsys, method):
     started = time.time()
     status, _ = call(capsys, "--method", method, "--epochs", 2, "--results", tmp_path)
     assert status == 0
-    found = json.loads((tmp_path / f"mnist/paper-{method}/seed-1234/run.json").read_text())
-    assert found["official_data"]
-    assert found["fused"]
-    assert found["test_error"] < 4
-    assert found["seconds"] < time.time() - started
+    record = json.loads((tmp_path / f"mnist/paper-{method}/seed-1234/run.json").read_text())
+    assert record["official_data"]
+    assert record["fused"]
+    assert record["test_error"] < 4
+    assert record["seconds"] < time.time() - started

@@ -10,11 +10,11 @@ from reproduction.training import environment
 
 
 def test_environment():
-    found = environment.environment()
-    assert found["versions"]["blas"].startswith("OpenBLAS 0.3.")
-    assert found["threads"] == int(os.environ["OMP_NUM_THREADS"])
-    assert found["cpu"]
-    assert set(found) == {
+    facts = environment.environment()
+    assert facts["versions"]["blas"].startswith("OpenBLAS 0.3.")
+    assert facts["threads"] == int(os.environ["OMP_NUM_THREADS"])
+    assert facts["cpu"]
+    assert set(facts) == {
         "versions",
         "lock_sha256",
         "image",
@@ -56,7 +56,7 @@ def test_commit_where_variables_name_another_repository(tmp_path, monkeypatch):
 
 def test_provenance(monkeypatch):
     monkeypatch.delenv("BINARYCONNECT_IMAGE", raising=False)
-    found = environment.provenance()
-    assert (found["packages"]["Theano"], found["debian"]) == ("1.0.5", {})
-    assert found["image"] is None
-    assert found["lock_sha256"] == hashlib.sha256(lock.LOCK.read_bytes()).hexdigest()
+    facts = environment.provenance()
+    assert (facts["packages"]["Theano"], facts["debian"]) == ("1.0.5", {})
+    assert facts["image"] is None
+    assert facts["lock_sha256"] == hashlib.sha256(lock.LOCK.read_bytes()).hexdigest()

@@ -60,15 +60,15 @@ def assert_same_results(*folders):
 
 def test_record(tmp_path):
     folder = run(SMALL, tmp_path)
-    found = json.loads((folder / "run.json").read_text())
-    assert (found["epochs_done"], found["finished"], found["seed"]) == (6, True, 7)
-    assert found["threads"] == machine.threads()
-    assert found["versions"]["theano"] == "1.0.5"
+    record = json.loads((folder / "run.json").read_text())
+    assert (record["epochs_done"], record["finished"], record["seed"]) == (6, True, 7)
+    assert record["threads"] == machine.threads()
+    assert record["versions"]["theano"] == "1.0.5"
     _, rows = result(folder)
     assert [row["epoch"] for row in rows] == ["2", "4", "6"]
     errors = [float(row["valid_error"]) for row in rows]
-    assert found["valid_error"] == min(errors)
-    assert found["best_epoch"] == max(2 * i + 2 for i, e in enumerate(errors) if e == min(errors))
+    assert record["valid_error"] == min(errors)
+    assert record["best_epoch"] == max(2 * i + 2 for i, e in enumerate(errors) if e == min(errors))
     assert names(folder) == FINISHED
 
 
@@ -97,9 +97,9 @@ def test_interrupted_run_ends_as_an_uninterrupted_one(tmp_path, monkeypatch, hp,
     monkeypatch.setattr(loop, "environment", lambda: {**here, "cpu": "another"})
     broken = run(hp, tmp_path / "broken", test_weights=test_weights, resume=True)
 
-    found = json.loads((broken / "run.json").read_text())
-    assert found["cpu"] == "another"
-    assert found["earlier"] == [{"until_epoch": 2, **here}]
+    record = json.loads((broken / "run.json").read_text())
+    assert record["cpu"] == "another"
+    assert record["earlier"] == [{"until_epoch": 2, **here}]
     assert json.loads((whole / "run.json").read_text())["earlier"] == []
     assert_same_results(whole, broken)
 
@@ -313,9 +313,9 @@ def test_not_finite_loss_stops_the_run_with_its_record_intact(tmp_path):
         UserError, match=r"^the loss is (nan|inf) in epoch 1 at learning rate 1e\+30; lower"
     ):
         run(hp, tmp_path)
-    found = json.loads((folder_of(hp, tmp_path) / "run.json").read_text())
-    assert found["stopped"].startswith("the loss is ")
-    assert found["epochs_done"] == 0
+    record = json.loads((folder_of(hp, tmp_path) / "run.json").read_text())
+    assert record["stopped"].startswith("the loss is ")
+    assert record["epochs_done"] == 0
 
 
 def test_run_without_a_published_figure(tmp_path):
@@ -327,10 +327,10 @@ def test_run_without_a_published_figure(tmp_path):
         Split(rng.rand(n, 3, 32, 32).astype(np.float32), np.arange(n) % 10) for n in (40, 20, 20)
     ]
     dataset = Dataset("cifar10", *parts, (File("toy", "0" * 32, True),), "none")
-    found = loop.run(dataset, hp, cifar10.build_network, 1, tmp_path)
-    assert found["published_error"] is None
+    record = loop.run(dataset, hp, cifar10.build_network, 1, tmp_path)
+    assert record["published_error"] is None
     assert (tmp_path / "cifar10/table1-sgd-off-deterministic/seed-1/run.json").exists()
-    assert command_line.summary(found).endswith("; no published error for this row")
+    assert command_line.summary(record).endswith("; no published error for this row")
 
 
 def test_fewer_images_than_a_batch(tmp_path):
