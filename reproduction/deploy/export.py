@@ -4,6 +4,7 @@ document the formats and run them.
 """
 
 import sys
+from pathlib import Path
 
 import original_stack
 from original_stack.command_line import Parser, folder, run
@@ -20,7 +21,7 @@ from binary_connect import is_positive
 from fused import xnor
 from reproduction import datasets
 from reproduction.datasets import preprocessing
-from reproduction.deploy import bnn_network
+from reproduction.deploy import bnn_network, c_source
 from reproduction.deploy.network import VERSION, Network
 from reproduction.deploy.predict import describe_sizes
 from reproduction.deploy.trained import TrainedRun
@@ -279,6 +280,7 @@ def write(options):
         raise UserError("the embedded digits have no raw pixels to predict; export a run on MNIST")
     dataset = trained.dataset(options.data)
     if trained.hp.method == "bnn":
+        raw = dataset
         deployed, unequal = export_bnn(trained, dataset)
         compared = "outputs equal to Theano's, bit for bit"
     else:
@@ -293,12 +295,17 @@ def write(options):
     print(f"{path}: test error {deployed.manifest['test_error']:.2f}% with the weights exported")
     print(f"{compared}: {images - unequal:,} of {images:,} test images")
     print(describe_sizes(deployed))
+    if options.c is not None:
+        print(c_source.write(Path(options.c), deployed, _pixels(raw.test)))
 
 
 def main(argv=None):
     parser = Parser(prog="export", description=__doc__)
     parser.add_argument("run_dir", metavar="RUN_DIR", type=folder, help="folder of a finished run")
     parser.add_argument("--data", metavar="DIR", help="where the data files are or are to go")
+    parser.add_argument(
+        "--c", metavar="DIR", type=folder, help="also write the network as C99 to this folder"
+    )
     return run(parser, write, argv)
 
 
