@@ -1,5 +1,8 @@
 """Networks of float additions: outputs by hand, and what must fit in their files."""
 
+import subprocess
+import sys
+
 import formats
 import numpy as np
 import pytest
@@ -44,6 +47,18 @@ def test_pooling_ignores_the_border_of_odd_images(tmp_path):
     np.testing.assert_array_equal(network.outputs(images), [[9]])
     images[0, 0, :8, :8] = 0
     np.testing.assert_array_equal(network.outputs(images), [[8]])
+
+
+def test_prediction_does_not_load_theano(tmp_path, file):
+    path = formats.exported(tmp_path / "file.npz", *file)
+    np.save(tmp_path / "images.npy", np.zeros((1, 784)))
+    program = (
+        "import sys; from reproduction.deploy import predict; predict.main(sys.argv[1:]); "
+        "sys.exit('theano' in sys.modules)"
+    )
+    command = [sys.executable, "-c", program, str(path), str(tmp_path / "images.npy")]
+    ran = subprocess.run(command, capture_output=True, text=True)
+    assert (ran.stdout, ran.returncode) == ("9\n", 0)
 
 
 def refused(path, manifest, arrays, reason):
