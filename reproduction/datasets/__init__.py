@@ -21,7 +21,8 @@ def load(
     data : path, optional
         Directory with the official files, or where they are downloaded to. By default those of
         `files.data_directories`. "digits" instead of MNIST's directory gives scikit-learn's
-        embedded digits; the name of the data set is then "digits".
+        embedded digits; the name of the data set is then "digits". A file `*.npz` instead of the
+        directory gives data of one's own, see `own`.
     allow_unofficial : bool
         Take files whose checksum is not the official one. If they hold other numbers of images, the
         validation set is the same share of them.
@@ -45,13 +46,16 @@ def load(
         read, or if what is made of them cannot be written.
     """
     # Fuel imports Theano, which users of `preprocessing` and `files` do not need.
-    from reproduction.datasets import cifar10, mnist, svhn
+    from reproduction.datasets import cifar10, mnist, own, svhn
 
     if name == "mnist" and data == "digits":
         name = "digits"
-    directories = data_files.data_directories(data)
+    own_file = data if str(data).endswith(".npz") else None
+    directories = data_files.data_directories(None if own_file else data)
     try:
-        if name == "digits":
+        if own_file and name in own.SHAPES:
+            dataset = own.load(name, own_file, directories, inputs, lcn)
+        elif name == "digits":
             dataset = mnist.digits(inputs)
         elif name == "mnist":
             dataset = mnist.load(directories, allow_unofficial, inputs)

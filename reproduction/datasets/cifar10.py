@@ -38,21 +38,9 @@ def load(directories, allow_unofficial, inputs):
     ) as prepared:
         images, labels = prepared.images("train"), prepared.labels("train")
         test_images, test_labels = prepared.images("test"), prepared.labels("test")
-    if inputs == "signed":
-        transform, description = preprocessing.PIXELS[inputs]
-        images, test_images = transform(images), transform(test_images)
-    else:
-        with prepare(
-            "cifar10_whitened.hdf5",
-            files,
-            directories,
-            lambda path: _whiten(images, test_images, path),
-        ) as prepared:
-            whitened = prepared.memory_map("features")
-        images, test_images = whitened[: len(labels)], whitened[len(labels) :]
-        description = (
-            "GCN (scale 55), ZCA (filter bias 0.1) fitted on training and validation images"
-        )
+    images, test_images, description = preprocess(
+        images, test_images, inputs, "cifar10_whitened.hdf5", files, directories
+    )
     return split(
         "cifar10",
         Split(images, labels),
@@ -61,6 +49,19 @@ def load(directories, allow_unofficial, inputs):
         files,
         description,
     )
+
+
+def preprocess(images, test_images, inputs, name, files, directories):
+    """Both sets of images preprocessed, and a description; the file `name` keeps whitened ones."""
+    if inputs == "signed":
+        transform, description = preprocessing.PIXELS[inputs]
+        return transform(images), transform(test_images), description
+    with prepare(
+        name, files, directories, lambda path: _whiten(images, test_images, path)
+    ) as prepared:
+        whitened = prepared.memory_map("features")
+    description = "GCN (scale 55), ZCA (filter bias 0.1) fitted on training and validation images"
+    return whitened[: len(images)], whitened[len(images) :], description
 
 
 def _extracted(directories):
@@ -114,7 +115,7 @@ def _batches(paths, plain):
 
 
 def _whiten(images, test_images, output):
-    print("whitening CIFAR-10, once; this takes about half a minute", file=sys.stderr)
+    print("whitening the images, once; this takes about half a minute", file=sys.stderr)
     mean, matrix = preprocessing.fit_zca(preprocessing.global_contrast_normalize(images, 55.0))
     images = np.concatenate([images, test_images])
     with h5py.File(output, "w") as file:

@@ -17,7 +17,7 @@ class Split:
     X : float32 array of shape (n, channels, rows, columns), or Images
         It takes an array of indices or a slice, and then gives a numpy array.
     y : int array of shape (n,)
-        Labels, 0 to 9.
+        Labels, from 0 to the number of classes - 1.
     """
 
     X: Any
@@ -55,6 +55,7 @@ class Dataset:
     test: Split
     files: tuple
     preprocessing: str
+    classes: int = 10
 
     @property
     def official(self):

@@ -83,13 +83,18 @@ def data_directories(data=None):
     paths += [cache_directory() / "data", os.environ.get("PYLEARN2_DATA_PATH")]
     directories = []
     for path in filter(None, paths):
-        try:
-            directories.append(Path(path).expanduser())
-        except RuntimeError:
-            raise UserError(f"{path}: there is no such user; name another directory") from None
+        directories.append(expanded(path))
         if os.path.exists(directories[-1]) and not os.path.isdir(directories[-1]):
             raise UserError(f"{path} is not a directory; name the directory with the data files")
     return directories
+
+
+def expanded(path):
+    """The path with ~ and ~user replaced by home directories."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise UserError(f"{path}: there is no such user; name another path") from None
 
 
 def official_files(name, directories, allow_unofficial):

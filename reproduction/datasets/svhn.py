@@ -22,20 +22,24 @@ def load(directories, allow_unofficial, inputs, lcn):
         # Fuel's files have 0 for the digit zero; the released code has it last, after 1 to 9.
         labels = [(prepared.labels(which) - 1) % 10 for which in svhn_format_2.SETS]
     y = np.concatenate(labels)
+    transform, description = preprocess(inputs, lcn)
+    parts = [Split(Images(pixels, rows, transform), y[rows]) for rows in _rows(*labels)]
+    return Dataset("svhn", *parts, files, description)
+
+
+def preprocess(inputs, lcn):
+    """The function that preprocesses some images, and its description."""
     if inputs == "signed":
         if lcn != "released":
             raise UserError(
                 "method bnn takes SVHN without local contrast normalization; leave --lcn out"
             )
-        transform, description = preprocessing.PIXELS[inputs]
-    else:
-        channels, description = {
-            "released": ([0], "GCN (scale 1), LeCun LCN of channel 0 only, as released"),
-            "all-channels": (None, "GCN (scale 1), LeCun LCN of all channels"),
-        }[lcn]
-        transform = partial(_normalize, channels=channels)
-    parts = [Split(Images(pixels, rows, transform), y[rows]) for rows in _rows(*labels)]
-    return Dataset("svhn", *parts, files, description)
+        return preprocessing.PIXELS[inputs]
+    channels, description = {
+        "released": ([0], "GCN (scale 1), LeCun LCN of channel 0 only, as released"),
+        "all-channels": (None, "GCN (scale 1), LeCun LCN of all channels"),
+    }[lcn]
+    return partial(_normalize, channels=channels), description
 
 
 def _rows(train_labels, test_labels, extra_labels):

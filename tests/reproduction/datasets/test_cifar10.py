@@ -55,7 +55,7 @@ def test_cifar10_is_normalized_and_whitened(tmp_path, batches, capfd):
     formats.cifar10(tmp_path, batches)
     cifar10 = datasets.load("cifar10", tmp_path, allow_unofficial=True)
     assert "GCN (scale 55), ZCA (filter bias 0.1)" in cifar10.preprocessing
-    assert "whitening CIFAR-10" in capfd.readouterr().err
+    assert "whitening the images" in capfd.readouterr().err
     normalized = [
         preprocessing.global_contrast_normalize(images, 55.0) for images, _ in batches.values()
     ]

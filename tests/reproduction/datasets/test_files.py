@@ -184,7 +184,7 @@ def test_what_is_no_directory(tmp_path, monkeypatch):
             f"{tmp_path / name} is not a directory; name the directory with the data files"
         )
     assert error("mnist", "") == "--data is empty; name a directory or leave it out"
-    expected = "~nosuchuser/x: there is no such user; name another directory"
+    expected = "~nosuchuser/x: there is no such user; name another path"
     assert error("mnist", "~nosuchuser/x") == expected
     monkeypatch.setenv("BINARYCONNECT_DATA", "~nosuchuser/x")
     assert error("mnist") == expected

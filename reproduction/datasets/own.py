@@ -1,0 +1,148 @@
+"""Images and labels of one's own, in one .npz file, preprocessed as a published data set is."""
+
+import hashlib
+
+from original_stack.errors import UserError, open_regular
+
+import numpy as np
+
+from reproduction.arrays import load_npz
+from reproduction.datasets import cifar10, svhn
+from reproduction.datasets.dataset import Dataset, Images, Split
+from reproduction.datasets.files import File, expanded
+from reproduction.datasets.preprocessing import PIXELS
+
+SHAPES = {"mnist": (1, 28, 28), "cifar10": (3, 32, 32), "svhn": (3, 32, 32)}
+_REQUIRED = ["train_images", "train_labels", "test_images", "test_labels"]
+_ORDER = "number the classes 0, 1, ... without a gap"
+
+
+def load(name, path, directories, inputs, lcn):
+    """The data set of a file.
+
+    The file has the arrays `train_images`, `train_labels`, `test_images` and `test_labels`. Images
+    are uint8 of shape (n, 28, 28) for "mnist" and (n, 32, 32, 3) for "cifar10" and "svhn"; an axis
+    of the channels may also come second. Labels are integers of shape (n,), from 0 to the number of
+    classes - 1. If `valid_images` and `valid_labels` are missing, a random sixth of the training
+    images validates.
+
+    Parameters
+    ----------
+    name : "mnist", "cifar10" or "svhn"
+        The data set whose preprocessing is applied.
+    path : path
+    directories : list of Path
+        Whitened images are kept there, see `files.data_directories`.
+    inputs, lcn
+        See `datasets.load`.
+
+    Returns
+    -------
+    Dataset
+        It is not official. Its only file is `path`.
+
+    Raises
+    ------
+    UserError
+        In one line, what is wrong with the file.
+    """
+    path = expanded(path)
+    try:
+        with open_regular(path) as file:
+            md5 = hashlib.file_digest(file, "md5").hexdigest()
+        arrays = load_npz(path, "save it again")
+    except FileNotFoundError:
+        raise UserError(f"there is no file {path}; name one with {_listed(_REQUIRED)}") from None
+    given = any(f"valid_{part}" in arrays for part in ("images", "labels"))
+    required = [*_REQUIRED, *(["valid_images", "valid_labels"] if given else [])]
+    missing = [array for array in required if array not in arrays]
+    if missing:
+        raise UserError(f"{path} lacks {_listed(missing)}; expected {_listed(required)}")
+    sets = {
+        which: _images_and_labels(path, which, arrays, SHAPES[name])
+        for which in ("train", "valid", "test")
+        if which != "valid" or given
+    }
+    images, y = (np.concatenate(parts) for parts in zip(*list(sets.values())[:-1], strict=True))
+    test_images, test_y = sets["test"]
+    rows = np.arange(len(y))
+    if given:
+        train, valid = np.split(rows, [len(sets["train"][1])])
+        share = ""
+    else:
+        if len(y) < 6:
+            raise UserError(
+                f"{path}: train_images has {len(y)} images, of which a sixth validates; give it at "
+                "least 6, or valid_images and valid_labels"
+            )
+        shuffled = np.random.RandomState(0).permutation(rows)
+        valid, train = (np.sort(part) for part in np.split(shuffled, [len(y) // 6]))
+        share = " (a random sixth of the training images)"
+    classes = _classes(path, y[train], np.concatenate([y, test_y]))
+    y, test_y = y.astype(np.int32), test_y.astype(np.int32)
+    files = (File(path.name, md5, False),)
+    if name == "svhn":
+        transform, description = svhn.preprocess(inputs, lcn)
+        parts = [Images(images, part, transform) for part in (train, valid)]
+        parts.append(Images(test_images, np.arange(len(test_y)), transform))
+    else:
+        if name == "mnist":
+            transform, description = PIXELS[inputs]
+            X, test_X = transform(images), transform(test_images)
+        else:
+            X, test_X, description = cifar10.preprocess(
+                images, test_images, inputs, "own_whitened.hdf5", files, directories
+            )
+        parts = [X[train], X[valid], test_X]
+    counts = f"{len(train)} training, {len(valid)} validation{share}, {len(test_y)} test images"
+    return Dataset(
+        name,
+        *(Split(*part) for part in zip(parts, (y[train], y[valid], test_y), strict=True)),
+        files,
+        f"{description}; own data of {classes} classes: {counts}",
+        classes,
+    )
+
+
+def _listed(names):
+    return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]
+
+
+def _images_and_labels(path, which, arrays, shape):
+    """Images of a set, channels first, and labels, int64, if they are what they should be."""
+    images, labels = arrays[f"{which}_images"], arrays[f"{which}_labels"]
+    if images.dtype != np.uint8:
+        raise UserError(f"{path}: {which}_images is of type {images.dtype}; expected uint8")
+    channels, *size = shape
+    found = images.shape[1:]
+    if channels == 1 and found == tuple(size):
+        images = images[:, np.newaxis]
+    elif found == (*size, channels):
+        images = images.transpose(0, 3, 1, 2)
+    elif found != shape:
+        expected = ("n", *size) if channels == 1 else ("n", *size, channels)
+        raise UserError(
+            f"{path}: {which}_images has shape {images.shape}; expected "
+            f"({', '.join(map(str, expected))})"
+        )
+    if labels.dtype.kind not in "iu" or labels.shape != (len(images),):
+        raise UserError(
+            f"{path}: {which}_labels is of type {labels.dtype} and shape {labels.shape}; expected "
+            f"integers of shape ({len(images)},)"
+        )
+    if not len(images):
+        raise UserError(f"{path}: {which}_images has no images; give it some")
+    return images, labels.astype(np.int64)
+
+
+def _classes(path, train_y, every_y):
+    """The number of classes, if the training images have all of them."""
+    if every_y.min() < 0:
+        raise UserError(f"{path}: a label is {every_y.min()}; {_ORDER}")
+    there = np.unique(train_y)
+    gap = next((i for i, label in enumerate(there) if i != label), len(there))
+    if gap <= every_y.max():
+        raise UserError(f"{path}: class {gap} has no training images; {_ORDER}")
+    if gap < 2:
+        raise UserError(f"{path}: there is one class only; expected at least 2")
+    return gap
