@@ -70,16 +70,16 @@ def training_step(name):
     import numpy as np
 
     from reproduction.experiments import EXPERIMENTS
-    from reproduction.training import model as training
+    from reproduction.training.model import TARGETS, Model
 
     dataset, protocol, method, changes = STEPS[name]
     experiment = EXPERIMENTS[dataset]
     hp = dataclasses.replace(experiment.row(protocol, method), **changes)
     shape = (1, 28, 28) if dataset == "mnist" else (3, 32, 32)
-    model = training.Model(experiment.build_network(hp), hp, hp.default_test_weights)
+    model = Model(experiment.build_network(hp), hp, hp.default_test_weights)
     random = np.random.RandomState(0)
     X = random.normal(size=(hp.batch_size, *shape)).astype(np.float32)
-    Y = training.TARGETS[random.randint(10, size=hp.batch_size)]
+    Y = TARGETS[random.randint(10, size=hp.batch_size)]
     LR = np.float32(hp.LR_start)
     return lambda: model.train_step(X, Y, LR)
 

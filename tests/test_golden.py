@@ -15,7 +15,7 @@ import batch_norm
 import binary_connect
 import binary_net
 import shift_based
-from reproduction.training import model as training
+from reproduction.training.model import OPTIMIZERS
 
 
 @pytest.fixture(params=["1", "0"], ids=["fused", "plain"], autouse=True)
@@ -109,7 +109,7 @@ def check_released_training(golden, name, mode=None):
     output = get_output(network, X)
     loss = T.mean(T.sqr(T.maximum(0.0, 1.0 - Y * output)))
     test_output = get_output(network, X, deterministic=True)
-    optimize = training.OPTIMIZERS[optimizer]
+    optimize = OPTIMIZERS[optimizer]
     if binary:
         W_grads = binary_connect.compute_grads(loss, network)
         W = get_all_params(network, binary=True)

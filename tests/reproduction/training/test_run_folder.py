@@ -304,6 +304,30 @@ def test_fifos(tmp_path):
             run.load_checkpoint(snapshot())
 
 
+def test_a_file_without_permission_is_not_called_damaged(tmp_path, monkeypatch):
+    with folder(tmp_path) as run:
+        run.save_checkpoint(PROGRESS, snapshot())
+        run.write(RUN, ROWS)
+
+    def without_permission(name):
+        def open_file(path, *args, original=os.open):
+            if os.path.basename(path) == name:
+                raise PermissionError(errno.EACCES, "Permission denied")
+            return original(path, *args)
+
+        monkeypatch.setattr(os, "open", open_file)
+
+    message = f"cannot read {tmp_path}/{{}}: Permission denied; make it readable"
+    without_permission("run.json")
+    refused(tmp_path, message.format("run.json"))
+    monkeypatch.undo()
+    with folder(tmp_path) as run:
+        without_permission("checkpoint.npz")
+        with pytest.raises(UserError) as caught:
+            run.load_checkpoint(snapshot())
+    assert str(caught.value) == message.format("checkpoint.npz")
+
+
 def test_a_folder_of_another_user(tmp_path, monkeypatch):
     owner = f"{os.geteuid()}:{os.getegid()}"
 
