@@ -1,6 +1,7 @@
 """Compare all runs with the published figures: writes README.md, results.csv and figures/ into the
 folder of the results."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -41,7 +42,7 @@ def report(options):
         is there and is not its own.
     """
     results = Path(options.results)
-    if not results.is_dir():
+    if not os.path.isdir(results):
         raise UserError(f"{results} is not a folder; name one that holds runs with --results")
     runs, notes = read_runs(results, ROWS)
     tuned, more = read_runs(results, ROWS, tuning=True)
@@ -50,24 +51,24 @@ def report(options):
     titles, drawn = figures.draw(runs, comparisons(runs))
     pictures = {title: f"figures/{name}.svg" for name, title in titles.items()}
     text = page(runs, tuned, notes, benchmarks, pictures)
-    folder = results / "figures"
-    files = {folder / name: content for name, content in drawn.items()}
+    target = results / "figures"
+    files = {target / name: content for name, content in drawn.items()}
     files[results / "results.csv"] = results_csv(runs + tuned).encode()
     files[results / "README.md"] = text.encode()
     before = _start(results / "README.md")
     for path in files:
-        if path.exists() and not _ours(path, before):
+        if os.path.lexists(path) and not _ours(path, before):
             raise UserError(
                 f"{path} was not made by this command; move it away or choose another --results"
             )
     with writing(results, "make it writable or make room"):
-        folder.mkdir(exist_ok=True)
-        with Lock(folder, waiting=f"another report writes in {results}; waiting for it"):
+        target.mkdir(exist_ok=True)
+        with Lock(target, waiting=f"another report writes in {results}; waiting for it"):
             for path, content in files.items():
                 for part in path.parent.glob(f".{path.name}.*.part"):  # of a report that was killed
                     part.unlink()
                 write_atomically(path, content)
-            for path in sorted({*folder.glob("*.svg"), *folder.glob("*.png")} - files.keys()):
+            for path in sorted({*target.glob("*.svg"), *target.glob("*.png")} - files.keys()):
                 if _ours(path, before):
                     path.unlink()
     if results.resolve() == (original_stack.ROOT / "results").resolve():

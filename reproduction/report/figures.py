@@ -181,8 +181,8 @@ def choose(runs):
     Returns
     -------
     dict
-        {method: runs of one setting, by seed}: the published setting where there is such a run,
-        else that of the longest.
+        {method: runs of one setting, by seed}: the published setting if there is such a run,
+        otherwise the setting of the longest.
     """
     chosen = {}
     for method in METHODS:
@@ -205,7 +205,7 @@ def curves(chosen):
     Returns
     -------
     (Figure, title) or None
-        None: no run has what this figure needs. So for the other two.
+        None if no run has what this figure needs. The other two return the same.
     """
     chosen = _with(chosen, lambda run: run.epochs)
     if not chosen:
@@ -294,10 +294,11 @@ def weights(chosen):
 def _magnitude(run):
     """H of the first layer of a run with binary weights, otherwise None."""
     H, shape = run["hyperparameters"].get("H"), run.first_layer["shape"]
-    if run["method"] not in BINARY_METHODS or H is None:
+    if run["method"] not in BINARY_METHODS:
         return None
-    # fan_in + fan_out: of a kernel, both count its pixels.
-    return math.sqrt(1.5 / ((shape[0] + shape[1]) * math.prod(shape[2:]))) if H == "Glorot" else H
+    if H == "Glorot":  # fan_in + fan_out: of a kernel, both count its pixels
+        return math.sqrt(1.5 / ((shape[0] + shape[1]) * math.prod(shape[2:])))
+    return H if isinstance(H, int | float) and abs(H) < 1e38 else None
 
 
 def features(chosen):

@@ -90,6 +90,11 @@ def read_runs(results, rows, tuning=False):
     runs : list of Run
     notes : list of str
         A sentence on each run that is left out, and on each file of a run that is.
+
+    Raises
+    ------
+    UserError
+        If the folder cannot be read.
     """
     results = Path(results)
     runs, notes, seen = [], [], {}
@@ -97,6 +102,8 @@ def read_runs(results, rows, tuning=False):
     found = os.walk(results, onerror=errors.append)
     found = [Path(folder) for folder, _, files in found if {"run.json", "epochs.csv"} & {*files}]
     denied = {Path(error.filename): error.strerror for error in errors}
+    if results in denied:
+        raise UserError(f"cannot read {results}: {denied[results]}; make it readable")
     for folder in sorted([*found, *denied]):
         name = folder.relative_to(results).as_posix()
         if name.startswith("tuning/") != tuning:
@@ -232,7 +239,8 @@ def _read_first_layer(path):
             kept[name] for name in ("shape", "counts", "edges", "weights")
         )
         _require(shape.dtype.kind == counts.dtype.kind == "i", "integers of another type")
-        _require(edges.dtype.kind == weights.dtype.kind == "f", "numbers of another type")
+        types = edges.dtype == np.float32 and weights.dtype == np.float16
+        _require(types, "numbers of another type")
         _require(shape.shape in ((2,), (4,)), f"weights of {shape.size} axes")
         kept["shape"] = shape = tuple(shape.tolist())
         units = 1 if len(shape) == 2 else 0  # the axis of which the first are kept

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 from matplotlib.image import imread
-from records import UNOFFICIAL, add_run
+from records import UNOFFICIAL, add_run, first_layer
 
 from reproduction.commands.report import ROWS
 from reproduction.report import figures
@@ -143,6 +143,15 @@ def test_curves_of_any_loss_are_drawn(tmp_path, losses):
     (folder / "epochs.csv").write_text("\n".join(["epoch,train_loss,valid_error", *lines]))
     titles, _ = draw(tmp_path)
     assert "curves-mnist-paper" in titles
+
+
+@pytest.mark.parametrize("H", ["x", 1e300, True, None, 0, -1.0])
+def test_any_magnitude_is_drawn(tmp_path, H):
+    folder = add_run(tmp_path, hyperparameters={"H": H})
+    edges = np.linspace(-3e38, 3e38, 102).astype(np.float32)
+    np.savez(folder / "first_layer.npz", **{**first_layer(), "edges": edges})
+    figure, _ = figures.weights(figures.choose(read(tmp_path)))
+    figure.draw_without_rendering()
 
 
 def test_names_are_no_formulas(tmp_path):

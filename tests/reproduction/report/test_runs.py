@@ -1,9 +1,11 @@
 import csv
 import json
 import os
+from pathlib import Path
 
 import original_stack
 
+import checks
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -232,11 +234,11 @@ def test_files_that_nobody_can_read_do_not_stop_the_others(tmp_path):
 
 def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
     add_run(tmp_path, seed=1)
-    hidden = add_run(tmp_path, seed=2)
+    hidden = [add_run(tmp_path, seed=2)]
     scandir = os.scandir
 
     def deny(path):
-        if os.fspath(path) == os.fspath(hidden):
+        if Path(path) in hidden:
             raise PermissionError(13, "Permission denied", os.fspath(path))
         return scandir(path)
 
@@ -245,6 +247,10 @@ def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
     assert [run["seed"] for run in runs] == [1]
     name = "`mnist/paper-stochastic/seed-2`"
     assert notes == [f"{name} is left out: cannot read it: Permission denied; make it readable"]
+    hidden.append(tmp_path)
+    assert checks.refusal(read, tmp_path) == (
+        f"cannot read {tmp_path}: Permission denied; make it readable"
+    )
 
 
 def test_folders_of_any_name(tmp_path):
