@@ -118,9 +118,10 @@ ROWS = [
 
 
 def build_network(hp):
-    """2 x 128C3 - MP2 - 2 x 256C3 - MP2 - 2 x 512C3 - MP2 - 2 x 1024FC - 10. Batch normalization
-    follows each convolution (after max pooling) and each dense layer. ReLU, or for method bnn
-    binary activations, follow all but the last.
+    """2 x 128C3 - MP2 - 2 x 256C3 - MP2 - 2 x 512C3 - MP2 - 2 x 1024FC - classes.
+
+    Batch normalization follows each convolution (after max pooling) and each dense layer. ReLU, or
+    for method bnn binary activations, follow all but the last.
 
     Parameters
     ----------
@@ -130,7 +131,7 @@ def build_network(hp):
     Returns
     -------
     Layer
-        The output layer, of output shape (batch, 10).
+        The output layer, of output shape (batch, classes).
     """
 
     def normalized(net, hidden):
@@ -152,7 +153,7 @@ def build_network(hp):
                 net = MaxPool2DLayer(net, (2, 2))
             net = normalized(net, hidden=True)
     dense = max(1, round(hp.units * hp.width))
-    for units, hidden in [(dense, True)] * 2 + [(10, False)]:
+    for units, hidden in [(dense, True)] * 2 + [(hp.classes, False)]:
         net = binary_connect.DenseLayer(net, units, nonlinearity=identity, **hp.weights)
         net = normalized(net, hidden)
     return net

@@ -131,8 +131,10 @@ class DropoutLayer(lasagne.layers.Layer):
 
 
 def build_network(hp):
-    """784 - 3 x num_units - 10. Batch normalization follows each dense layer. ReLU, or for method
-    bnn binary activations, follow all but the last.
+    """784 - 3 x num_units - classes.
+
+    Batch normalization follows each dense layer. ReLU, or for method bnn binary activations, follow
+    all but the last.
 
     Parameters
     ----------
@@ -141,7 +143,7 @@ def build_network(hp):
     Returns
     -------
     Layer
-        The output layer, of output shape (batch, 10).
+        The output layer, of output shape (batch, classes).
     """
     weights = hp.weights
     if hp.cumulative_batch_norm:  # the published code: no bias, weights start uniform on (-2H, 2H)
@@ -150,7 +152,7 @@ def build_network(hp):
     if hp.dropout_in:
         net = DropoutLayer(net, hp.dropout_in)
     scale = binary_net.scale_pixels if hp.method == "bnn" else identity  # of the inputs
-    for units, hidden in [(hp.num_units, True)] * 3 + [(10, False)]:
+    for units, hidden in [(hp.num_units, True)] * 3 + [(hp.classes, False)]:
         net = binary_connect.DenseLayer(net, units, nonlinearity=scale, **weights)
         scale = identity
         nonlinearity = rectify if hidden else identity

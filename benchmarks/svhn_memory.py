@@ -19,7 +19,7 @@ import scipy.io
 
 from reproduction import datasets
 from reproduction.experiments import EXPERIMENTS
-from reproduction.training.model import TARGETS, Model
+from reproduction.training.model import Model
 
 SIZES = {"train": 73_257, "test": 26_032, "extra": 531_131}
 STEPS, BLOCKS = 4, 12  # steps of a block, blocks from either source, alternating
@@ -75,7 +75,7 @@ def train(directory):
         started = time.perf_counter()
         for _ in range(STEPS):
             batch = random.randint(0, number, 50)
-            model.train_step(images[batch], TARGETS[dataset.train.y[batch]], 0.001)
+            model.train_step(images[batch], model.targets[dataset.train.y[batch]], 0.001)
         if block >= 2:  # the first of each warm up
             times[name].append((time.perf_counter() - started) / STEPS)
         anonymous = max(anonymous, memory("RssAnon") - in_ram.nbytes / 2**30)

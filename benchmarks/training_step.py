@@ -70,7 +70,7 @@ def training_step(name):
     import numpy as np
 
     from reproduction.experiments import EXPERIMENTS
-    from reproduction.training.model import TARGETS, Model
+    from reproduction.training.model import Model
 
     dataset, protocol, method, changes = STEPS[name]
     experiment = EXPERIMENTS[dataset]
@@ -79,7 +79,7 @@ def training_step(name):
     model = Model(experiment.build_network(hp), hp, hp.default_test_weights)
     random = np.random.RandomState(0)
     X = random.normal(size=(hp.batch_size, *shape)).astype(np.float32)
-    Y = TARGETS[random.randint(10, size=hp.batch_size)]
+    Y = model.targets[random.randint(10, size=hp.batch_size)]
     LR = np.float32(hp.LR_start)
     return lambda: model.train_step(X, Y, LR)
 

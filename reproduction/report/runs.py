@@ -25,7 +25,7 @@ from reproduction.training.records import read_evaluation, read_run
 LARGEST = 64 * 2**20  # bytes of a file of a run, first_layer.npz included
 REMEDY = "restore it or run it again"
 # Hyperparameters younger than the first records, and what the code did before they had a name.
-BEFORE = {"LR_stages": None, "shift_based": False}
+BEFORE = {"LR_stages": None, "shift_based": False, "classes": 10}
 NAME = re.compile(r"[A-Za-z0-9][\w.+-]{0,63}", re.ASCII)
 PHRASES = {  # of departures that have their own; these come first
     "width": "width {}",

@@ -33,6 +33,7 @@ class Hyperparameters:
     # Number of equally long stages, each with one learning rate.
     LR_stages: Annotated[int, 2, 2**32 - 1] | None = None
     shift_based: bool = False  # method bnn as in the Torch7 experiments
+    classes: Annotated[int, 2, 2**13] = 10  # of the data set
 
     def __post_init__(self):
         check(vars(self), type(self))

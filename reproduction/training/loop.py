@@ -21,7 +21,7 @@ from tqdm import tqdm
 import fused
 from reproduction.published import published
 from reproduction.training.environment import environment
-from reproduction.training.model import TARGETS, Model
+from reproduction.training.model import Model
 from reproduction.training.progress import Progress, Snapshot
 from reproduction.training.run_folder import COLUMNS, RunFolder
 
@@ -62,6 +62,7 @@ def run(dataset, hp, build_network, seed, results, test_weights=None, resume=Fal
             f"{size} training images are fewer than a batch of {hp.batch_size}, so that nothing "
             "would be trained; give more"
         )
+    hp = dataclasses.replace(hp, classes=dataset.classes)
     test_weights = test_weights or hp.default_test_weights
     row = published(dataset.name, hp.protocol, hp.method)
     configuration = {
@@ -173,7 +174,7 @@ def _train_epoch(model, split, shuffle, LR, bar, signals):
     order = shuffle.permutation(len(split.y))[: steps * model.hp.batch_size]
     losses = []
     for images in order.reshape(steps, model.hp.batch_size):
-        loss = model.train_step(split.X[images], TARGETS[split.y[images]], LR)
+        loss = model.train_step(split.X[images], model.targets[split.y[images]], LR)
         losses.append(float(loss))
         bar.update()
         if signals.received or not math.isfinite(loss):

@@ -15,7 +15,6 @@ import binary_connect
 from shift_based import shift_adamax
 
 ENSEMBLE_SIZE = 16  # networks sampled for test_weights="ensemble"
-TARGETS = 2 * np.eye(10, dtype=np.float32) - 1  # of each class
 OPTIMIZERS = {
     "sgd": lasagne.updates.sgd,
     "nesterov": lasagne.updates.nesterov_momentum,  # momentum 0.9
@@ -29,7 +28,7 @@ def squared_hinge(outputs, targets, hinge, library=T):
 
     Parameters
     ----------
-    outputs, targets : Theano expressions or arrays of shape (n, 10)
+    outputs, targets : Theano expressions or arrays of shape (n, classes)
         Targets are -1 or +1.
     hinge : "mean" or "sum"
         Over the classes.
@@ -67,14 +66,17 @@ class Model:
     Attributes
     ----------
     train_step : function
-        train_step(X, Y, LR) trains on one batch and returns its loss; Y holds rows of TARGETS.
+        train_step(X, Y, LR) trains on one batch and returns its loss; Y holds rows of `targets`.
+    targets : float32 array of shape (classes, classes)
+        Row i is the target of class i: +1 at i, otherwise -1.
     outputs : function
-        outputs(X) of the network at test time, of shape (n, 10). With test_weights "ensemble" they
-        are of one network, sampled at each call.
+        outputs(X) of the network at test time, of shape (n, classes). With test_weights "ensemble"
+        they are of one network, sampled at each call.
     """
 
     def __init__(self, network, hp, test_weights):
         self.hp, self.network, self.test_weights = hp, network, test_weights
+        self.targets = 2 * np.eye(hp.classes, dtype=np.float32) - 1
         self.samples = ENSEMBLE_SIZE if test_weights == "ensemble" else 1
         X, Y = T.tensor4("X"), T.matrix("Y")
         LR, count = T.scalar("LR"), T.scalar("count")
@@ -166,7 +168,7 @@ class Model:
 
         Returns
         -------
-        array of shape (samples, n, 10)
+        array of shape (samples, n, classes)
         """
         batches = split.batches(max(self.hp.batch_size, 200))
         return np.concatenate([[self.outputs(X) for _ in range(samples)] for X, _ in batches], 1)
@@ -174,5 +176,5 @@ class Model:
     def evaluate(self, split):
         """(loss, error in percent) over all images of a split."""
         outputs = self.all_outputs(split, self.samples).mean(axis=0)
-        loss = squared_hinge(outputs, TARGETS[split.y], self.hp.hinge, library=np)
+        loss = squared_hinge(outputs, self.targets[split.y], self.hp.hinge, library=np)
         return float(loss), 100.0 * float(np.mean(outputs.argmax(axis=1) != split.y))

@@ -160,6 +160,7 @@ class Mean:
 
     def __init__(self, network, hp, test_weights):
         self.hp, self.W = hp, np.zeros((784, 10), np.float32)
+        self.targets = np.eye(10, dtype=np.float32)
 
     def train_step(self, X, Y, LR):
         self.W += LR * (X.reshape(len(X), 784).T @ Y / len(X) - self.W)
@@ -331,6 +332,19 @@ def test_run_without_a_published_figure(tmp_path):
     assert record["published_error"] is None
     assert (tmp_path / "cifar10/table1-sgd-off-deterministic/seed-1/run.json").exists()
     assert command_line.summary(record).endswith("; no published error for this row")
+
+
+def test_own_data_of_three_classes(tmp_path):
+    def first_three(split):
+        rows = split.y < 3
+        return Split(split.X[rows], split.y[rows])
+
+    parts = [first_three(getattr(toy(), which)) for which in ("train", "valid", "test")]
+    dataset = Dataset("mnist", *parts, toy().files, "none", classes=3)
+    record = loop.run(dataset, SMALL, mnist.build_network, 7, tmp_path)
+    assert record["hyperparameters"]["classes"] == 3
+    arrays, _ = result(tmp_path / "mnist/paper-stochastic/seed-7")
+    assert [arrays[name].shape for name in sorted(arrays) if name.endswith("_W")][-1] == (12, 3)
 
 
 def test_fewer_images_than_a_batch(tmp_path):

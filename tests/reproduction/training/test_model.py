@@ -9,7 +9,7 @@ from checks import assert_near
 from toy import SMALL, toy
 
 import mnist
-from reproduction.training.model import ENSEMBLE_SIZE, TARGETS, Model
+from reproduction.training.model import ENSEMBLE_SIZE, Model
 
 RELEASED = dataclasses.replace(
     mnist.RELEASE, num_units=12, batch_size=20, epochs=3, dropout_hidden=0.5
@@ -29,10 +29,11 @@ def test_ensemble_averages_the_outputs_of_several_networks():
 
 def test_evaluation_of_an_ensemble_is_that_of_the_mean_outputs():
     split = toy().test
-    right = TARGETS[split.y]
+    targets = 2 * np.eye(10, dtype=np.float32) - 1
+    right = targets[split.y]
     outputs = [-right] + [right] * 7  # the first network is wrong everywhere
     model = Model.__new__(Model)
-    model.hp, model.samples = SMALL, len(outputs)
+    model.hp, model.targets, model.samples = SMALL, targets, len(outputs)
     calls = iter(outputs)
     model.outputs = lambda X: next(calls)
     loss, error = model.evaluate(split)
