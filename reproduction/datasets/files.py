@@ -162,8 +162,10 @@ def unpack(path, output, largest):
 
 
 def _download(name, file, target, directory):
-    """Path of a file downloaded whole and checked: pooch renames it only then, so that neither a
-    broken download nor a second process at the same time leaves anything else under its name."""
+    """Path of a file that has been downloaded and checked.
+
+    It gets its name only then: a broken download or a second process leaves nothing under it.
+    """
     downloader = pooch.HTTPDownloader(progressbar=True, timeout=30)
     reasons = []
     for mirror in MIRRORS[name]:

@@ -8,6 +8,7 @@ Source: MATLAB MAT-File Format, The MathWorks.
 import math
 import struct
 import zlib
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,6 +18,23 @@ _INT8, _INT32, _UINT32, _MATRIX, _COMPRESSED = 1, 5, 6, 14, 15
 _TYPES = {_INT8: "i1", 2: "u1", 3: "<i2", 4: "<u2", _INT32: "<i4", _UINT32: "<u4"}
 _TYPES |= {7: "<f4", 9: "<f8"}
 _BLOCK = 2**20
+
+
+class Variable(NamedTuple):
+    """What a file says of a variable.
+
+    Attributes
+    ----------
+    shape : tuple of int
+    kind : str or None
+        Its class, for example "uint8", or None if it is not of real numbers.
+    source
+        Where its values are read from, until another variable is found.
+    """
+
+    shape: tuple
+    kind: str | None
+    source: Any
 
 
 def find(file, wanted):
@@ -30,11 +48,7 @@ def find(file, wanted):
 
     Returns
     -------
-    shape : tuple of int
-    kind : str or None
-        Its class, for example "uint8", or None if it is not of real numbers.
-    source
-        What `array` reads its values from, until `find` is called again.
+    Variable
 
     Raises
     ------
@@ -54,13 +68,14 @@ def find(file, wanted):
             shape = np.frombuffer(_element(source, _INT32), "<i4")
             if _element(source, _INT8).decode() == wanted:
                 # Another bit of the flags stands for complex numbers.
-                return tuple(shape.tolist()), _CLASSES.get(flags & 0x8FF), source
+                return Variable(tuple(shape.tolist()), _CLASSES.get(flags & 0x8FF), source)
         file.seek(end)
     raise ValueError(f"{wanted} is missing")
 
 
-def array(source, shape):
-    """The values of a variable that `find` has found, if its size fits the shape."""
+def array(variable):
+    """The values of a variable, if their size fits its shape."""
+    shape, _, source = variable
     kind, size, content = _tag(source)
     dtype = np.dtype(_TYPES[kind])
     if size != math.prod(shape) * dtype.itemsize:
@@ -94,7 +109,7 @@ def _tag(source):
 
 
 class _Inflated:
-    """A compressed element, inflated as far as it is read."""
+    """A compressed element, inflated while it is read."""
 
     def __init__(self, file, size):
         self._file, self._left, self._zlib = file, size, zlib.decompressobj()

@@ -71,11 +71,11 @@ def _count(path, plain):
     """
     magic, shape = (2051, (28, 28)) if "images" in path.name else (2049, ())
     with open(plain, "rb") as content, reading(path, data_files.REMEDY):
-        found, count, *sizes = struct.unpack(
+        number, count, *sizes = struct.unpack(
             f">{2 + len(shape)}I", content.read(8 + 4 * len(shape))
         )
-        if found != magic:
-            raise ValueError(f"magic number {found}; expected {magic}")
+        if number != magic:
+            raise ValueError(f"magic number {number}; expected {magic}")
         available = plain.stat().st_size - content.tell()
         if available != count * math.prod(sizes):
             raise ValueError(f"{available} bytes for {count} entries of shape {tuple(sizes)}")

@@ -13,7 +13,6 @@ from reproduction.datasets.files import File, expanded
 from reproduction.datasets.preprocessing import PIXELS
 
 SHAPES = {"mnist": (1, 28, 28), "cifar10": (3, 32, 32), "svhn": (3, 32, 32)}
-_REQUIRED = ["train_images", "train_labels", "test_images", "test_labels"]
 _ORDER = "number the classes 0, 1, ... without a gap"
 
 
@@ -47,65 +46,68 @@ def load(name, path, directories, inputs, lcn):
         In one line, what is wrong with the file.
     """
     path = expanded(path)
+    md5, sets = _read(path, SHAPES[name])
+    files = (File(path.name, md5, False),)
+    test_images, test_y = sets.pop("test")
+    images, y = (np.concatenate(parts) for parts in zip(*sets.values(), strict=True))
+    count = len(y)
+    if "valid" in sets:
+        train, valid = np.split(np.arange(count), [len(sets["train"][1])])
+        share = ""
+    else:
+        order = np.random.RandomState(0).permutation(count)
+        valid, train = (np.sort(rows) for rows in np.split(order, [count // 6]))
+        share = " (a random sixth of the training images)"
+        if count < 6:
+            raise UserError(
+                f"{path}: train_images has {count} images, of which a sixth validates; give it at "
+                "least 6, or valid_images and valid_labels"
+            )
+    classes = _classes(path, y[train], np.concatenate([y, test_y]))
+    if name == "svhn":
+        transform, description = svhn.preprocess(inputs, lcn)
+        rows = (images, train), (images, valid), (test_images, np.arange(len(test_y)))
+        X = [Images(pixels, some, transform) for pixels, some in rows]
+    else:
+        if name == "mnist":
+            transform, description = PIXELS[inputs]
+            images, test_images = transform(images), transform(test_images)
+        else:
+            images, test_images, description = cifar10.preprocess(
+                images, test_images, inputs, "own_whitened.hdf5", files, directories
+            )
+        X = [images[train], images[valid], test_images]
+    labels = [part.astype(np.int32) for part in (y[train], y[valid], test_y)]
+    counts = f"{len(train)} training, {len(valid)} validation{share}, {len(test_y)} test images"
+    description += f"; own data of {classes} classes: {counts}"
+    return Dataset(name, *map(Split, X, labels), files, description, classes)
+
+
+def _read(path, shape):
+    """The md5 of the file and {"train", "valid" if it is there, "test": (images, labels)}."""
     try:
         with open_regular(path) as file:
             md5 = hashlib.file_digest(file, "md5").hexdigest()
         arrays = load_npz(path, "save it again")
     except FileNotFoundError:
-        raise UserError(f"there is no file {path}; name one with {_listed(_REQUIRED)}") from None
-    given = any(f"valid_{part}" in arrays for part in ("images", "labels"))
-    required = [*_REQUIRED, *(["valid_images", "valid_labels"] if given else [])]
-    missing = [array for array in required if array not in arrays]
+        names = _listed(_names("train", "test"))
+        raise UserError(f"there is no file {path}; name one with {names}") from None
+    sets = ["train", "test"]
+    if any(name in arrays for name in _names("valid")):
+        sets.insert(1, "valid")
+    missing = [name for name in _names(*sets) if name not in arrays]
     if missing:
-        raise UserError(f"{path} lacks {_listed(missing)}; expected {_listed(required)}")
-    sets = {
-        which: _images_and_labels(path, which, arrays, SHAPES[name])
-        for which in ("train", "valid", "test")
-        if which != "valid" or given
-    }
-    images, y = (np.concatenate(parts) for parts in zip(*list(sets.values())[:-1], strict=True))
-    test_images, test_y = sets["test"]
-    rows = np.arange(len(y))
-    if given:
-        train, valid = np.split(rows, [len(sets["train"][1])])
-        share = ""
-    else:
-        if len(y) < 6:
-            raise UserError(
-                f"{path}: train_images has {len(y)} images, of which a sixth validates; give it at "
-                "least 6, or valid_images and valid_labels"
-            )
-        shuffled = np.random.RandomState(0).permutation(rows)
-        valid, train = (np.sort(part) for part in np.split(shuffled, [len(y) // 6]))
-        share = " (a random sixth of the training images)"
-    classes = _classes(path, y[train], np.concatenate([y, test_y]))
-    y, test_y = y.astype(np.int32), test_y.astype(np.int32)
-    files = (File(path.name, md5, False),)
-    if name == "svhn":
-        transform, description = svhn.preprocess(inputs, lcn)
-        parts = [Images(images, part, transform) for part in (train, valid)]
-        parts.append(Images(test_images, np.arange(len(test_y)), transform))
-    else:
-        if name == "mnist":
-            transform, description = PIXELS[inputs]
-            X, test_X = transform(images), transform(test_images)
-        else:
-            X, test_X, description = cifar10.preprocess(
-                images, test_images, inputs, "own_whitened.hdf5", files, directories
-            )
-        parts = [X[train], X[valid], test_X]
-    counts = f"{len(train)} training, {len(valid)} validation{share}, {len(test_y)} test images"
-    return Dataset(
-        name,
-        *(Split(*part) for part in zip(parts, (y[train], y[valid], test_y), strict=True)),
-        files,
-        f"{description}; own data of {classes} classes: {counts}",
-        classes,
-    )
+        raise UserError(f"{path} lacks {_listed(missing)}; expected {_listed(_names(*sets))}")
+    return md5, {which: _images_and_labels(path, which, arrays, shape) for which in sets}
+
+
+def _names(*sets):
+    return [f"{which}_{part}" for which in sets for part in ("images", "labels")]
 
 
 def _listed(names):
-    return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _images_and_labels(path, which, arrays, shape):

@@ -101,18 +101,18 @@ def prepare(name, files, directories, make):
     """
     made_of = [VERSION, *(file.md5 for file in files)]
     for directory in directories:
-        found = _open(directory / "binaryconnect" / name, made_of)
-        if found:
-            return found
+        prepared = _open(directory / "binaryconnect" / name, made_of)
+        if prepared:
+            return prepared
     path = writable([directory / "binaryconnect" for directory in directories]) / name
     path.parent.mkdir(parents=True, exist_ok=True)
     inputs = hashlib.md5(json.dumps(made_of).encode()).hexdigest()
     partial = path.with_name(f"{name}.{inputs}.partial")
     waiting = f"waiting for another process, which prepares {path}"
     with Lock(path.with_suffix(".lock"), waiting=waiting):
-        found = _open(path, made_of)  # another process may have made it
-        if found:
-            return found
+        prepared = _open(path, made_of)  # another process may have made it
+        if prepared:
+            return prepared
         _clear(path, keep=partial)
         if os.path.lexists(path):
             print(

@@ -54,15 +54,17 @@ def convert(paths, output, block=4096):
 def _labels(path):
     """Labels 1 to 10 of a file, uint8 of shape (n,), if the shapes of images and labels fit."""
     with open_regular(path) as file, reading(path, REMEDY):
-        (X, X_class, _), (y, y_class, source) = (matlab.find(file, name) for name in "Xy")
-        if (32, 32, 3, y[0]) != X or X_class != "uint8" or y != (y[0], 1) or y_class is None:
+        images, labels = matlab.find(file, "X"), matlab.find(file, "y")
+        count = labels.shape[0]
+        expected = (images.shape, labels.shape) == ((32, 32, 3, count), (count, 1))
+        if not expected or images.kind != "uint8" or labels.kind is None:
             raise UserError(
-                f"{path} has X of shape and type {X, X_class} and y of {y, y_class}; expected "
+                f"{path} has X of shape and type {images[:2]} and y of {labels[:2]}; expected "
                 "(32, 32, 3, n), uint8 and (n, 1), numbers, as in SVHN's format 2"
             )
-        if not 0 < y[0] <= LARGEST:
-            raise UserError(f"{path} has {y[0]} images; expected 1 to {LARGEST}")
-        labels = matlab.array(source, y)
+        if not 0 < count <= LARGEST:
+            raise UserError(f"{path} has {count} images; expected 1 to {LARGEST}")
+        labels = matlab.array(labels)
     if not np.isin(labels, np.arange(1, 11)).all():
         raise UserError(
             f"{path} has labels from {labels.min()} to {labels.max()}; expected 1 to 10 as in "
@@ -74,8 +76,13 @@ def _labels(path):
 def _images(path, count):
     """Images of a file, uint8 of shape (count, 3, 32, 32)."""
     with open_regular(path) as file, reading(path, REMEDY):
-        source = matlab.find(file, "X")[2]
-        return matlab.array(source, (32, 32, 3, count)).transpose(3, 2, 0, 1)
+        variable = matlab.find(file, "X")
+        if variable.shape != (32, 32, 3, count):
+            raise ValueError(f"X has shape {variable.shape}")
+        images = matlab.array(variable)
+        if images.dtype != np.uint8:
+            raise ValueError(f"X is stored as {images.dtype}")
+        return images.transpose(3, 2, 0, 1)
 
 
 def _begun(output, size):
@@ -105,8 +112,8 @@ def _allocate(output, bounds):
     done : int
         The number of images that it has.
     """
-    whole = output.with_suffix(".new")
-    with h5py.File(whole, "w") as file:
+    new = output.with_suffix(".new")
+    with h5py.File(new, "w") as file:
         features = file.create_dataset("features", (bounds[-1], 3, 32, 32), np.uint8)
         features[-1:] = 0  # gives it its place in the file
         targets = file.create_dataset("targets", data=np.full((bounds[-1], 1), 255, np.uint8))
@@ -124,8 +131,8 @@ def _allocate(output, bounds):
                 }
             )
         offsets = features.id.get_offset(), targets.id.get_offset()
-    with open(whole, "r+b") as file:  # a full disk shows now
-        os.posix_fallocate(file.fileno(), 0, whole.stat().st_size)
+    with open(new, "r+b") as file:  # a full disk shows now
+        os.posix_fallocate(file.fileno(), 0, new.stat().st_size)
         os.fsync(file.fileno())
-    os.replace(whole, output)
+    os.replace(new, output)
     return *offsets, 0

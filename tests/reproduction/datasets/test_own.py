@@ -166,8 +166,8 @@ ZEROS = np.zeros((120, 28, 28))
         ),
         (
             {"valid_images": ZEROS.astype(np.uint8)},
-            " lacks valid_labels; expected train_images, train_labels, test_images, test_labels, "
-            "valid_images and valid_labels",
+            " lacks valid_labels; expected train_images, train_labels, valid_images, valid_labels, "
+            "test_images and test_labels",
         ),
     ],
 )

@@ -3,6 +3,7 @@
 import functools
 import os
 import signal
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -210,4 +211,15 @@ def test_numbers_of_images(tmp_path, monkeypatch, shape):
     scipy.io.savemat(path, {"X": np.zeros(shape, np.uint8), "y": y})
     assert refusal(svhn_format_2._labels, path) == (
         f"{path} has {shape[-1]} images; expected 1 to 4"
+    )
+
+
+def test_images_that_are_stored_as_other_numbers(tmp_path):
+    """MATLAB may store a class in a smaller type; double's bytes would fill more than the place."""
+    path = tmp_path / "test_32x32.mat"
+    scipy.io.savemat(path, {"X": np.zeros((32, 32, 3, 2)), "y": np.ones((2, 1))})
+    content = path.read_bytes()
+    path.write_bytes(content.replace(struct.pack("<II", 6, 0), struct.pack("<II", 9, 0), 1))
+    assert refusal(svhn_format_2._images, path, 2) == (
+        f"{path} is damaged (X is stored as float64); delete it to have it downloaded"
     )
