@@ -6,12 +6,27 @@ import collections.abc
 import importlib.abc
 import importlib.machinery
 import importlib.util
+import os
 from pathlib import Path
 
-from original_stack.errors import say
+from original_stack.errors import reading, say
 from original_stack.theano_settings import NO_GPU, CompileLockLoader, TheanoLoader
 
-_LOADERS = {"theano": TheanoLoader, "theano.gof.compilelock": CompileLockLoader}
+
+class FuelLoader(importlib.machinery.SourceFileLoader):
+    """Says which file holds settings that Fuel cannot read."""
+
+    def exec_module(self, module):
+        file = os.environ.get("FUEL_CONFIG", "~/.fuelrc")
+        with reading(file, "correct it, or leave it out: FUEL_CONFIG=", damage=(Exception,)):
+            super().exec_module(module)
+
+
+_LOADERS = {
+    "fuel.config_parser": FuelLoader,
+    "theano": TheanoLoader,
+    "theano.gof.compilelock": CompileLockLoader,
+}
 
 
 class OldNames(importlib.abc.MetaPathFinder, importlib.abc.Loader):

@@ -7,7 +7,7 @@ from original_stack import ROOT, ctrl_c
 
 import pytest
 
-# A package that waits while it is imported, in the place of Theano.
+# A package that waits while it is imported, instead of Lasagne.
 WAITS = "import sys, time\nprint('importing', flush=True)\ntime.sleep(60)\n"
 
 
@@ -30,8 +30,6 @@ def interrupted(tmp_path, *arguments):
 
 
 def test_a_command_ends_in_one_line(tmp_path):
-    (tmp_path / "mnist.py").symlink_to(ROOT / "mnist.py")
-    # Python puts the folder of the script itself first, the project's, so that Lasagne is ours.
     module = ("-P", "-m", "reproduction.commands.evaluate")
     assert interrupted(tmp_path, *module) == (130, "evaluate: interrupted\n")
 

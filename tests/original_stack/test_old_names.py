@@ -90,6 +90,16 @@ def test_a_gpu_of_2015_is_not_used():
     )
 
 
+def test_settings_of_fuel_that_cannot_be_read(tmp_path):
+    settings = tmp_path / "fuelrc"
+    settings.write_text("data_path: [a")
+    done = python("-c", "import fuel.config_parser", FUEL_CONFIG=str(settings))
+    assert done.stderr.endswith(
+        f"UserError: {settings} is damaged (while parsing a flow sequence); correct it, or leave "
+        "it out: FUEL_CONFIG=\n"
+    )
+
+
 def test_scan():
     A, k = T.vector(), T.iscalar()
     powers, updates = theano.scan(
