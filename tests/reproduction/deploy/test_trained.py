@@ -1,5 +1,6 @@
 """Runs that are not finished, not readable, damaged, in use, or not of the data that are there."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -12,6 +13,8 @@ from original_stack.errors import UserError
 import numpy as np
 import pytest
 from checks import refusal
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from toy import toy
 
 import mnist
@@ -201,6 +204,27 @@ def test_parameters_of_another_network(folder):
         f"{folder}/model.npz is of another network (000_W: no such array, expected float32 "
         f"(784, 12)); {REMEDY}"
     )
+
+
+@settings(deadline=None, max_examples=50)
+@given(data=st.data())
+def test_damage_is_a_user_error_at_most(finished, tmp_path_factory, data):
+    """Bytes of model.npz, or a value of run.json, are replaced."""
+    folder = shutil.copytree(finished, tmp_path_factory.mktemp("damage") / "run")
+    if data.draw(st.booleans()):
+        content = bytearray((folder / "model.npz").read_bytes())
+        for _ in range(data.draw(st.integers(1, 4))):
+            content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+        content = content[: data.draw(st.just(len(content)) | st.integers(0, len(content)))]
+        (folder / "model.npz").write_bytes(content)
+    else:
+        record = json.loads((folder / "run.json").read_text())
+        place = data.draw(st.sampled_from([record, record["hyperparameters"]]))
+        value = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3)
+        place[data.draw(st.sampled_from(sorted(place)))] = data.draw(value | st.just([]))
+        (folder / "run.json").write_text(json.dumps(record))
+    with contextlib.suppress(UserError):
+        TrainedRun(folder).network()
 
 
 def test_a_run_in_use_is_refused(folder):
