@@ -121,30 +121,42 @@ def remove_damaged(directory, lock):
     lock : callable
         Gives a context in which no other process compiles there.
     """
-    if any(map(_is_damaged, Path(directory).iterdir())):
+
+    def damaged():
+        return [entry.path for entry in os.scandir(directory) if _is_damaged(entry)]
+
+    if damaged():
         with lock():
-            for folder in filter(_is_damaged, Path(directory).iterdir()):
+            for folder in damaged():
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def _is_damaged(folder):
+def _is_damaged(entry):
     """Whether a module's folder has an incomplete library, or lacks the one that it tells of."""
+    if not entry.is_dir():
+        return False
     try:
-        libraries = list(folder.glob("*.so"))
-        code = [path.read_bytes() for path in folder.glob("__init__.py")]
-        told = (folder / "key.pkl").exists() or any(code)
-        return (
-            (told and not libraries) or b"\0" in b"".join(code) or not all(map(_whole, libraries))
+        names = os.listdir(entry)
+        libraries = [name for name in names if name.endswith(".so")]
+        code = b""
+        if "__init__.py" in names:
+            with open(os.path.join(entry, "__init__.py"), "rb") as f:
+                code = f.read()
+        lacking = not libraries and (code or "key.pkl" in names)
+        return bool(
+            lacking
+            or b"\0" in code
+            or not all(_is_whole(os.path.join(entry, name)) for name in libraries)
         )
     except OSError:
         return False  # another process has removed it
 
 
-def _whole(library):
+def _is_whole(library):
     """Whether an ELF file reaches as far as its head says: to the end of its table of sections."""
-    with open(library, "rb") as f:
-        head = f.read(64)
+    with open(library, "rb", buffering=0) as f:
+        head, size = f.read(64), os.fstat(f.fileno()).st_size
     if len(head) < 64 or not head.startswith(b"\x7fELF"):
         return False
-    (table,), (size, count) = struct.unpack_from("Q", head, 40), struct.unpack_from("2H", head, 58)
-    return library.stat().st_size >= table + size * count
+    (table,), (row, rows) = struct.unpack_from("Q", head, 40), struct.unpack_from("2H", head, 58)
+    return size >= table + row * rows

@@ -213,8 +213,8 @@ def _permission(path):
 class Lock:
     """A lock on a file or folder, which the kernel releases when its holder ends, however it ends.
 
-    Where the file system has no locks (NFS without a lock daemon, some FUSE), the holder goes on
-    without one and says so once.
+    Where the file system has no locks (NFS without a lock daemon, some FUSE), the holder
+    continues without one and says so once.
 
     Parameters
     ----------

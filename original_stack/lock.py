@@ -37,16 +37,21 @@ def check(*names):
     tells of another one: a folder on PYTHONPATH or beside a script comes first."""
     from original_stack.errors import UserError  # not for `reproduce`, which runs this file alone
 
+    versions = locked_versions()
     for name in names:
         spec = importlib.util.find_spec(name)
-        if spec is None or not spec.origin:
-            continue
-        expected = locked_versions()[name]
-        package = importlib.metadata.distribution(name)
-        folder = Path(package.locate_file("")).resolve()
-        if package.version != expected or folder not in Path(spec.origin).resolve().parents:
+        if spec is None:
+            continue  # its import will say so
+        origin = Path(spec.origin or spec.submodule_search_locations[0])
+        try:
+            package = importlib.metadata.distribution(name)
+            folder = Path(package.locate_file("")).resolve()
+            is_locked = package.version == versions[name] and folder in origin.resolve().parents
+        except importlib.metadata.PackageNotFoundError:
+            is_locked = False
+        if not is_locked:
             raise UserError(
-                f"{name} is imported from {spec.origin}; expected version {expected} of "
+                f"{name} is imported from {origin}; expected version {versions[name]} of "
                 "requirements.lock; take the other off PYTHONPATH, or rename it"
             )
 

@@ -42,6 +42,20 @@ def test_settings_of_the_user_win(tmp_path):
     assert done.stdout == f"float64 -O1 1\nSandybridge 1 {tmp_path}\n0\n"
 
 
+LOADED = """
+import sys
+before = set(sys.modules)
+import original_stack.cache, original_stack.command_line, original_stack.errors, original_stack.lock
+names = {name.partition(".")[0] for name in set(sys.modules) - before}
+print(sorted(names - sys.stdlib_module_names))
+"""
+
+
+def test_only_the_standard_library_is_loaded():
+    done = python("-c", LOADED, PYTHONPATH=str(ROOT))
+    assert (done.stdout, done.stderr) == ("['original_stack']\n", "")
+
+
 def test_a_wait_policy_of_the_user_wins():
     code = "import os, original_stack; print(os.environ.get('GOMP_SPINCOUNT'))"
     assert python("-c", code, OMP_WAIT_POLICY="active").stdout == "None\n"

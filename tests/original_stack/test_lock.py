@@ -1,11 +1,13 @@
+import importlib.metadata
 import subprocess
 import sys
 
 from original_stack import ROOT
-from original_stack.lock import LOCK, locked_versions, unsatisfied
+from original_stack.lock import LOCK, check, locked_versions, unsatisfied
 
 import pytest
-from checks import python
+import six
+from checks import python, refusal
 
 
 def test_unsatisfied(tmp_path):
@@ -15,6 +17,18 @@ def test_unsatisfied(tmp_path):
         "numpy==1.23.4 \\\n    --hash=sha256:00\nno-such-package==1 \\\nsix==1.17.0 \\\n"
     )
     assert unsatisfied(lock) == ["numpy==1.23.4", "no-such-package==1"]
+
+
+def test_a_package_that_nothing_installed(monkeypatch):
+    def distribution(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    check("six", "no_such_package")
+    monkeypatch.setattr(importlib.metadata, "distribution", distribution)
+    assert refusal(check, "six") == (
+        f"six is imported from {six.__file__}; expected version 1.17.0 of requirements.lock; take "
+        "the other off PYTHONPATH, or rename it"
+    )
 
 
 def test_what_reproduce_asks(tmp_path):
