@@ -246,7 +246,8 @@ class Lock:
             except BlockingIOError:
                 if waiting is None:
                     raise
-                print(waiting, file=sys.stderr, flush=True)
+                with contextlib.suppress(OSError):
+                    print(waiting, file=sys.stderr, flush=True)
                 fcntl.flock(self._descriptor, kind)
         except OSError as error:
             if error.errno in _WITHOUT_LOCKS:

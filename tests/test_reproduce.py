@@ -127,6 +127,7 @@ def test_settings_of_pip_decide_only_where_packages_come_from(machine, installs)
     # Options win over variables and over pip.conf.
     for option in ("--no-user", "--target=", "--root=/", "--only-binary=:none:"):
         assert option in installation[-1].split()
+    assert "PYTHONUTF8=1" in installation
     (environment,) = (machine / ".venv").glob("[0-9a-f]*")
     assert f"--prefix={environment}" in installation[-1].split()
 
