@@ -34,6 +34,7 @@ cnn = binary_net.Conv2DLayer(
     num_filters=16,
     filter_size=(3, 3),
     pad=1,
+    flip_filters=False,
     nonlinearity=lasagne.nonlinearities.identity,
 )
 cnn = lasagne.layers.MaxPool2DLayer(cnn, pool_size=(2, 2))

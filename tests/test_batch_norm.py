@@ -55,7 +55,7 @@ def test_running_statistics_of_given_alpha(monkeypatch, fused):
     for i, batch in enumerate(batches):
         mean, std = batch.mean(axes, keepdims=True), batch.std(axes, keepdims=True)
         assert_near(function(batch, 1 / (i + 1)), (batch - mean) / (std + 0.5))
-    # 1, 1/2, 1/3, ...: the mean, without what was there before
+    # With weights 1, 1/2, 1/3, ... the running statistics are the means over the batches.
     means = [batch.mean(axes, keepdims=True) for batch in batches]
     assert_near(layer.mean.get_value(), np.mean(means, axis=0))
     stds = [batch.std(axes, keepdims=True) for batch in batches]

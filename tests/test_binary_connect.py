@@ -42,19 +42,19 @@ def test_weights_of_test_time_golden(golden):
 
 @pytest.mark.parametrize("w", [0.0, -0.0, 1e-38, 1e-45, -1e-45, -1e-9, 1.0, 5.0, np.inf])
 def test_zero_and_positive_weights_become_H(w):
-    """So do negative ones that vanish beside 1, as in 2015."""
+    """So do negative weights that vanish beside 1, as in 2015."""
     W = T.constant(np.array([w, -1e-7], dtype=np.float32))
     np.testing.assert_array_equal(binarization(W, 0.25).eval(), np.float32([0.25, -0.25]))
 
 
-def test_real_weights_stay():
+def test_real_weights_are_unchanged():
     W = theano.shared(np.zeros(3, np.float32))
     assert binarization(W, 1.0, binary=False) is W
     assert binarization(W, 1.0, deterministic=True, stochastic=True) is W
 
 
 def test_stochastic_binarization_golden(golden):
-    """The draws of 2015, from the same generator with the same seed."""
+    """The values of 2015, from the same generator with the same seed."""
     values = golden("stochastic_mrg")
     srng = MRG_RandomStreams(int(values["seed"]))
     W = theano.shared(values["W"])
@@ -72,7 +72,8 @@ def draws(layer, count):
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_stochastic_binarization_statistics(seed):
-    """Each weight is +H as often as hard_sigmoid says; draws, layers, neighbours are unrelated."""
+    """A weight is +H with the probability hard_sigmoid; draws, layers and neighbours are
+    independent."""
     seeded(seed)
     count, H = 400, 0.5
     W = np.linspace(-0.75, 0.75, 40 * 30, dtype=np.float32).reshape(40, 30)
@@ -121,12 +122,14 @@ def test_parameters_of_a_layer(build):
     layer = build((None, 2, 6, 6), 5, H=0.1)
     assert [p.name for p in layer.get_params()] == ["W", "b"]
     assert layer.params[layer.W] == {"binary"}
+    assert get_all_params(layer, regularizable=True) == []
     assert get_all_params(layer, binary=True) == [layer.W]
     assert get_all_params(layer, trainable=True) == [layer.b]
     W = layer.W.get_value()
     assert -0.1 <= W.min() < -0.05 < 0.05 < W.max() <= 0.1
     real = build((None, 2, 6, 6), 5, binary=False)
     assert get_all_params(real, trainable=True) == [real.W, real.b]
+    assert get_all_params(real, regularizable=True) == [real.W]
 
 
 @pytest.mark.parametrize("size", [3, 2, (3, 5), 1])
@@ -152,7 +155,7 @@ def network():
 
 
 def test_gradients_are_those_of_the_binary_weights(network):
-    """Whatever the order of get_output calls (in 2015 the last one decided)."""
+    """The order of `get_output` calls does not matter; in 2015 the last call decided."""
     seeded()
     x = np.random.RandomState(0).randn(5, 1, 3, 4).astype(np.float32)
     get_output(network, X4)
@@ -213,7 +216,7 @@ def test_test_weights(network):
 
 
 def test_train_prints_and_shuffles(capsys):
-    """The function of 2015: full batches in a new order each epoch, every test image evaluated."""
+    """Training batches are full ones in a new order each epoch; every test image is evaluated."""
     np.random.seed(0)
     rates, seen, sizes = [], [], []
 
@@ -242,7 +245,7 @@ def test_train_prints_and_shuffles(capsys):
 
 @pytest.mark.parametrize("images", [1, 3, 4, 7, 8, 23])
 def test_train_evaluates_every_image_by_full_batches(images, capsys):
-    """For a network with a fixed batch size, too."""
+    """So a network with a fixed batch size is evaluated as well."""
     batch = 8
     network = lasagne.layers.ReshapeLayer(InputLayer((batch, 3)), (batch, 1, 3))
     X, y = T.matrix(), T.matrix()
@@ -270,7 +273,7 @@ def test_train_takes_lists_and_h5py_data_sets(kind, tmp_path, capsys):
     assert "  validation loss:               5.5\n" in output
 
 
-def test_train_tells_durations_by_a_clock_that_nobody_sets(monkeypatch, capsys):
+def test_train_measures_durations_with_a_monotonic_clock(monkeypatch, capsys):
     monkeypatch.setattr(time, "time", lambda: pytest.fail("the clock of the day"))
     monkeypatch.setattr(time, "monotonic", iter([5.0, 7.25]).__next__)
     X = np.zeros((2, 1))

@@ -29,7 +29,7 @@ def test_ap2_is_the_nearest_power_of_two(values):
 
 
 def test_ap2_beside_its_borders():
-    root = np.float32(np.sqrt(2))  # of which the float32 lies below
+    root = np.float32(np.sqrt(2))  # slightly below the square root
     values = np.float32([root, np.nextafter(root, np.float32(2)), 1, 2, np.nextafter(2, 1), 0.75])
     assert ap2(values).tolist() == [1, 2, 1, 2, 2, 1]
     assert ap2(-values).tolist() == [-1, -2, -1, -2, -2, -1]
