@@ -40,3 +40,8 @@ EXPERIMENTS = {
     "cifar10": Experiment(cifar10.ROWS, cifar10.build_network),
     "svhn": Experiment(svhn.ROWS, cifar10.build_network),
 }
+ROWS = {  # {(data set, protocol, method): Hyperparameters}
+    (dataset, hp.protocol, hp.method): hp
+    for dataset, experiment in EXPERIMENTS.items()
+    for hp in experiment.rows
+}

@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 
-from reproduction.commands.report import ROWS
+from reproduction.experiments import ROWS
 
 FILES = [{"name": "train-images", "md5": "0" * 32, "official": True}]
 UNOFFICIAL = {"official_data": False, "data": [{**FILES[0], "official": False}]}

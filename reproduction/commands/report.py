@@ -9,7 +9,7 @@ import original_stack
 from original_stack.command_line import Parser, folder, run
 from original_stack.errors import Lock, UserError, open_regular, write_atomically, writing
 
-from reproduction.experiments import EXPERIMENTS
+from reproduction.experiments import ROWS
 from reproduction.report import figures
 from reproduction.report.markdown import printable, update_block
 from reproduction.report.page import (
@@ -22,12 +22,6 @@ from reproduction.report.page import (
     results_csv,
 )
 from reproduction.report.runs import read_runs
-
-ROWS = {
-    (dataset, row.protocol, row.method): row
-    for dataset, experiment in EXPERIMENTS.items()
-    for row in experiment.rows
-}
 
 
 def report(options):

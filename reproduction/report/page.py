@@ -42,6 +42,7 @@ COLUMNS = [  # of results.csv: what run.json calls it, and its unit
     *("test_error (%)", "test_weights", "departures", "seconds (s)", "threads", "cpu", "graph"),
     *("blas", "git_commit", "git_dirty", "lock_sha256", "official_data"),
 ]
+BENCHMARK_THREADS = 2
 TRAINING_IMAGES = {"mnist": 50000, "cifar10": 45000, "svhn": 598388}
 PAPER_TABLES = {("BinaryConnect", "Table 2"), ("Binarized Neural Networks", "Table 1")}
 NAMES = {"mnist": "MNIST", "cifar10": "CIFAR-10", "svhn": "SVHN"}
@@ -277,17 +278,39 @@ def _commands(compared, benchmarks):
 
 
 def _time_of_a_run(compared, benchmarks):
-    """How long a run of a row takes, with the source of the figure."""
+    seconds, _, source = time_of_a_run(compared, benchmarks)
+    if seconds is None:
+        return source
+    about = "" if source.startswith("median") else "about "
+    return f"{about}{duration(seconds)} ({source})"
+
+
+def time_of_a_run(compared, benchmarks):
+    """How long a run of a row takes.
+
+    Parameters
+    ----------
+    compared : Comparison
+    benchmarks : dict
+        See `read_benchmarks`.
+
+    Returns
+    -------
+    seconds : float or None
+    threads : int
+        That it takes so long with.
+    source : str
+        What says so; "not measured".
+    """
     timed = [run for run in compared.runs if run["seconds"] > 0]
     if timed:
-        median = _duration(statistics.median(run["seconds"] for run in timed))
         counts = sorted({text(e.get("threads")) for run in timed for e in run.environments})
-        return f"{median} (median of these runs, {_threads(' or '.join(counts))})"
+        median = statistics.median(run["seconds"] for run in timed)
+        return median, timed[0]["threads"], f"median of these runs, {_threads(' or '.join(counts))}"
     row = compared.published
     key, epochs = (row["dataset"], row["protocol"]), int(row["epochs"] or 0)
     if key in benchmarks and epochs:
-        steps = _duration(benchmarks[key] * epochs)
-        return f"about {steps} (training steps only, by the benchmark)"
+        return benchmarks[key] * epochs, BENCHMARK_THREADS, "training steps only, by the benchmark"
     shorter = [
         run
         for run in compared.others
@@ -295,16 +318,17 @@ def _time_of_a_run(compared, benchmarks):
     ]
     if shorter and epochs:
         longest = max(shorter, key=lambda run: run["epochs"])
-        estimate = _duration(longest["seconds"] / longest["epochs"] * epochs)
-        return f"about {estimate} (from a run of {longest['epochs']:,} epochs)"
-    return "not measured"
+        source = f"from a run of {longest['epochs']:,} epochs"
+        return longest["seconds"] / longest["epochs"] * epochs, longest["threads"], source
+    return None, BENCHMARK_THREADS, "not measured"
 
 
 def _threads(count):
     return f"{count} thread{'' if str(count) == '1' else 's'}"
 
 
-def _duration(seconds):
+def duration(seconds):
+    """Seconds in the largest unit of which there are two: "2.3 hours"."""
     for unit, name in ((86400, "days"), (3600, "hours"), (60, "minutes")):
         if seconds >= 2 * unit:
             return f"{seconds / unit:.1f} {name}"

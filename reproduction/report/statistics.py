@@ -111,6 +111,16 @@ class Comparison:
         judged = self.runs and published["value"]
         self.difference = difference(self.errors, images, published) if judged else None
 
+    @property
+    def enough(self):
+        """The least number of runs that gives a verdict."""
+        return enough_runs(self.published)
+
+
+def enough_runs(published):
+    """The least number of runs of a row of published.csv that gives a verdict."""
+    return min(ENOUGH_RUNS, int(published["runs"] or 1))
+
 
 def interval(errors, images):
     """95% interval of an obtained error.
@@ -183,7 +193,7 @@ def verdict(errors, images, published):
         return "missing"
     if not _can_be_judged(published):
         return "not judged"
-    if len(errors) < min(ENOUGH_RUNS, int(published["runs"] or 1)):
+    if len(errors) < enough_runs(published):
         return "not enough runs"
     found, half = difference(errors, images, published)
     if abs(found) > half:

@@ -7,7 +7,7 @@ from matplotlib.colors import to_hex
 from matplotlib.image import imread
 from records import UNOFFICIAL, add_run, first_layer
 
-from reproduction.commands.report import ROWS
+from reproduction.experiments import ROWS
 from reproduction.report import figures
 from reproduction.report.page import comparisons
 from reproduction.report.runs import read_runs

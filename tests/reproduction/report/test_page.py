@@ -7,7 +7,7 @@ import original_stack
 
 from records import add_run
 
-from reproduction.commands.report import ROWS
+from reproduction.experiments import ROWS
 from reproduction.published import rows as published
 from reproduction.report import page as report
 from reproduction.report.runs import read_runs

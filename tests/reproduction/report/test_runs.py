@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from records import UNOFFICIAL, add_run, first_layer, record
 
-from reproduction.commands.report import ROWS
+from reproduction.experiments import ROWS
 from reproduction.report import runs as report
 
 HUGE = 10**400

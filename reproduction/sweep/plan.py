@@ -1,0 +1,165 @@
+"""What a sweep runs: which rows and seeds, what is finished, and how long the rest takes."""
+
+import dataclasses
+import json
+import re
+import shlex
+from pathlib import Path
+
+import original_stack
+from original_stack.errors import UserError, open_regular, reading
+
+from reproduction.experiments import ROWS
+from reproduction.published import published
+from reproduction.report.page import command, comparisons, duration, read_benchmarks, time_of_a_run
+from reproduction.report.runs import read_runs
+
+MEMORY = {"mnist": 2000, "digits": 1000, "cifar10": 4000, "svhn": 12000}  # MB, of a run
+
+
+@dataclasses.dataclass
+class Job:
+    """One run of a sweep.
+
+    Attributes
+    ----------
+    name : str
+        Of its log, and of the mark that it has ended.
+    arguments : list of str
+        Of `reproduce`.
+    folder : Path
+        The run's own.
+    memory : int
+        In MB.
+    seconds : float or None
+        How long it takes, if that is known ...
+    threads : int
+        ... with so many.
+    """
+
+    name: str
+    arguments: list
+    folder: Path
+    memory: int
+    seconds: float | None
+    threads: int
+
+    @property
+    def epochs_done(self):
+        """0 before the first; None if it is finished."""
+        path = self.folder / "run.json"
+        try:
+            with reading(path, "run it again with --restart"), open_regular(path) as f:
+                record = json.loads(f.read())
+                return None if record["finished"] else int(record["epochs_done"])
+        except FileNotFoundError:
+            return 0
+
+
+def rows(text):
+    """The rows that --rows names.
+
+    Parameters
+    ----------
+    text : str or None
+        Comma-separated "dataset[:protocol][:method]"; None: every row with a published error.
+
+    Returns
+    -------
+    list of (data set, protocol, method)
+    """
+    if text is None:
+        return [row for row in ROWS if published(*row)]
+    chosen = []
+    for item in text.split(","):
+        dataset, *given = item.split(":")
+        found = [row for row in ROWS if row[0] == dataset and set(given) <= set(row[1:])]
+        if not given:
+            found = [row for row in found if published(*row)] or found
+        if not found:
+            expected = sorted({":".join(row) for row in ROWS if row[0] == dataset})
+            expected = expected or [
+                f"{name}[:protocol][:method]" for name in dict.fromkeys(row[0] for row in ROWS)
+            ]
+            raise UserError(f"--rows: no row is {item!r}; expected one of {', '.join(expected)}")
+        chosen += [row for row in found if row not in chosen]
+    return chosen
+
+
+def seeds(text):
+    """The seeds that --seeds names: "1-3,7" is 1, 2, 3 and 7."""
+    chosen = []
+    for item in text.split(","):
+        match = re.fullmatch(r"(\d{1,10})(?:-(\d{1,10}))?", item)
+        first, last = (int(n or match[1]) for n in match.groups()) if match else (1, 0)
+        if not first <= last < 2**32 or last - first >= 1000:
+            raise UserError(f"--seeds: {item!r} is not a seed or a range of them such as 1-6")
+        chosen += [seed for seed in range(first, last + 1) if seed not in chosen]
+    return chosen
+
+
+def missing(compared):
+    """Seeds that a row still needs for a verdict."""
+    done = {run["seed"] for run in compared.runs}
+    free = (seed for seed in range(1, 10**6) if seed not in done)
+    return [next(free) for _ in range(compared.enough - len(done))]
+
+
+def plan(options):
+    """The runs of a sweep that are not finished, in the order of the tables.
+
+    Parameters
+    ----------
+    options : Namespace
+        Of the command.
+
+    Returns
+    -------
+    list of Job
+    """
+    results = Path(options.results)
+    runs, _ = read_runs(results, ROWS)
+    benchmarks, _ = read_benchmarks(original_stack.ROOT / "results", ROWS)
+    of_row = {
+        tuple(c.published[key] for key in ("dataset", "protocol", "method")): c
+        for c in comparisons(runs)
+    }
+    jobs = []
+    for row in rows(options.rows):
+        compared = of_row.get(row)
+        if options.seeds:
+            wanted = seeds(options.seeds)
+        elif compared:
+            wanted = missing(compared)
+        else:
+            raise UserError(f"--rows: {':'.join(row)} has no published error; say which --seeds")
+        seconds, threads = time_of_a_run(compared, benchmarks)[:2] if compared else (None, 1)
+        dataset, protocol, method = row
+        line = command(*row) if dataset != "digits" else command("mnist", protocol, method)
+        for seed in wanted:
+            arguments = shlex.split(line)[1:-1] + [str(seed), *options.options]
+            if dataset == "digits":
+                arguments += ["--data", "digits"]
+            job = Job(
+                f"{dataset}-{protocol}-{method}-seed-{seed}",
+                arguments,
+                results / dataset / f"{protocol}-{method}" / f"seed-{seed}",
+                MEMORY[dataset],
+                seconds,
+                threads,
+            )
+            if job.epochs_done is not None:
+                jobs.append(job)
+    return jobs
+
+
+def show(jobs):
+    """Print what would run, and how long it takes in all."""
+    for job in jobs:
+        left = "not measured" if job.seconds is None else f"about {duration(job.seconds)}"
+        begun = f", {job.epochs_done} epochs done" if job.epochs_done else ""
+        print(f"./reproduce {shlex.join(job.arguments)}    {left}{begun}")
+    hours = sum((job.seconds or 0) * job.threads for job in jobs) / 3600
+    unknown = sum(job.seconds is None for job in jobs)
+    total = f"{len(jobs)} runs, about {hours:,.0f} CPU hours"
+    print(total + f", and {unknown} runs that were not measured" * bool(unknown))
