@@ -391,8 +391,9 @@ def train(
         Learning rate of the first epoch, and its factor from one epoch to the next.
     X_train, X_val, X_test : arrays, lists or h5py data sets of shape (n, ...)
     y_train, y_val, y_test : arrays, lists or h5py data sets of shape (n, ...)
-        The functions get full batches only: training drops what is left over, in a new order each
-        epoch; evaluation takes every image into account (DEVIATIONS.md, 2).
+        Both functions get full batches only. Training takes the images in a new order each epoch
+        and drops those after the last full batch; evaluation counts every image once
+        (DEVIATIONS.md, 2).
     save : callable, optional
         Called without an argument at each best epoch, for `binary_net.train`.
     shuffle_parts : int
@@ -401,8 +402,8 @@ def train(
 
     def total(X, y):
         """Sums of the losses and errors of at most `batch_size` images."""
-        # Repeated until they fill a batch, as a network may have a fixed batch size; the first few
-        # of them fit in once more than the others.
+        # They are repeated until they fill a batch, because a network may have a fixed batch size.
+        # The first `rest` images occur once more than the others: subtract them.
         rows = np.resize(np.arange(len(X)), batch_size)
         repeats, rest = divmod(batch_size, len(X))
         sums = batch_size * np.array([float(value) for value in val_fn(X[rows], y[rows])])
