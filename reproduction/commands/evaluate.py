@@ -1,5 +1,5 @@
 """The test error of a trained run with each of the paper's three kinds of weights (BinaryConnect,
-section 2.6): binary, real, and ensembles of several draws. Writes evaluation.json beside run.json.
+section 2.6): binary, real, and ensembles of sampled networks. Writes evaluation.json beside run.json.
 """
 
 import json
@@ -14,7 +14,7 @@ import numpy as np
 from reproduction.deploy.trained import TrainedRun
 from reproduction.training.model import Model
 
-ENSEMBLES = (1, 2, 4, 8, 16)  # sizes, all from one set of draws
+ENSEMBLES = (1, 2, 4, 8, 16)  # sizes; the networks of all are sampled once
 
 
 def evaluate(trained, dataset):
@@ -23,7 +23,7 @@ def evaluate(trained, dataset):
     Batch normalization is the protocol's: its statistics are recomputed for each kind of weights
     from the training and validation sets (MNIST, paper), otherwise those of training are used.
     Where these belong to sampled weights, binary weights are also tested with recomputed
-    statistics. Each batch of an ensemble member takes its own draw, as in training.
+    statistics. Each batch samples the networks of an ensemble again, as in training.
 
     Parameters
     ----------
@@ -59,15 +59,15 @@ def _ensembles(model, split):
 def write(options):
     """The command: evaluates the run `options.run_dir` and writes its evaluation.json."""
     trained = TrainedRun(options.run_dir)
-    found = evaluate(trained, trained.dataset(options.data))
+    evaluation = evaluate(trained, trained.dataset(options.data))
     path = trained.path / "evaluation.json"
     with writing(path, "make it writable or make room"):
-        write_atomically(path, (json.dumps(found, indent=2) + "\n").encode())
+        write_atomically(path, (json.dumps(evaluation, indent=2) + "\n").encode())
     errors = {
-        "binary": found["binary"],
-        "binary, own statistics": found["binary_own_statistics"],
-        "real": found["real"],
-        **{f"ensemble of {size:>2}": error for size, error in found["ensemble"].items()},
+        "binary": evaluation["binary"],
+        "binary, own statistics": evaluation["binary_own_statistics"],
+        "real": evaluation["real"],
+        **{f"ensemble of {size:>2}": error for size, error in evaluation["ensemble"].items()},
     }
     for label, error in errors.items():
         if error is not None:

@@ -13,7 +13,7 @@ The file, version 1, is an .npz archive without pickles, as network.py's:
   weights in C; bit i in word i // 64, the rest of the last word is 0.
 - `threshold0`, ...: int32, and `negative0`, ...: uint64, of each unit of all layers but the last,
   into which bias, batch normalization and sign are folded: a unit is +1 where its sum is at least
-  the threshold, or less where its bit of `negative` is 1 (bits as those of weights).
+  the threshold, or less where its bit of `negative` is 1 (bits as in the weights).
 - `bias`, `mean`, `gamma`, `inv_std`, `beta`: float32, of each unit of the last layer, which gives
   (sum + bias - mean) * gamma * inv_std + beta, from left to right, each rounded to float32.
 """

@@ -1,7 +1,7 @@
 """A deployed network as C99: one source file and its header, for machines without Python.
 
-The functions are those of runtime/bnn.c or runtime/floats.c; this module writes the constants that
-they need. Nothing is allocated at run time, and only the standard library is used.
+The functions are in runtime/bnn.c and runtime/floats.c; this module writes the constants that they
+need. Nothing is allocated at run time, and only the standard library is used.
 """
 
 import ctypes

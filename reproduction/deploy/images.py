@@ -149,12 +149,12 @@ def _picture(path, f, shape):
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         try:
             picture = Image.open(f, formats=PICTURES)  # reads the head, decodes nothing
-            found = "x".join(map(str, picture.size))
+            size = "x".join(map(str, picture.size))
         except Image.DecompressionBombError:
-            found = "far more"
-    if found != f"{columns}x{rows}":
+            size = "far more"
+    if size != f"{columns}x{rows}":
         raise UserError(
-            f"{path} has {found} pixels; expected {columns}x{rows} in {colour}, scale it first"
+            f"{path} has {size} pixels; expected {columns}x{rows} in {colour}, scale it first"
         )
     if picture.mode not in ("1", "L", "P", "RGB"):
         raise UserError(

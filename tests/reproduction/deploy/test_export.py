@@ -12,7 +12,7 @@ import mnist
 import svhn
 from reproduction.datasets import preprocessing
 from reproduction.datasets.dataset import Dataset, Split
-from reproduction.deploy import export, predict
+from reproduction.deploy import c_source, export, predict
 
 MLP = {"num_units": 12, "batch_size": 20}
 CNN = {"filters": 2, "units": 9, "batch_size": 20}
@@ -101,3 +101,25 @@ def test_round_trip(tmp_path, capsys, name, hp, build_network):
     number = sum(int(np.prod(shape)) for shape in shapes)
     bits = sum(-(-int(np.prod(shape)) // 8) for shape in shapes)
     assert (whole, stored) == (4 * number, bits if hp.binary else 4 * number)
+
+
+def test_command(tmp_path, capsys, monkeypatch):
+    hp = dataclasses.replace(mnist.PAPER, method="deterministic", **MLP)
+    dataset, raw, pixels = sets("mnist", hp)
+    run = trained_run(hp, mnist.build_network, dataset)
+    run.path, run.dataset = tmp_path, lambda data: dataset
+    monkeypatch.setattr(export, "TrainedRun", lambda path: run)
+    monkeypatch.setattr("reproduction.datasets.load", lambda *arguments, **options: raw)
+    assert export.main([str(tmp_path), "--c", str(tmp_path / "c")]) == 0
+    deployed = predict.load(tmp_path / "deployed.npz")
+    source = tmp_path / "c/mnist_paper_deterministic.c"
+    outputs = deployed.outputs(pixels)
+    difference = np.abs(c_source.scores_of(source, deployed, pixels) - outputs).max()
+    error = 100 * np.mean(outputs.argmax(axis=1) != dataset.test.y)
+    classes_equal = "classes equal: 230 of 230 test images"
+    assert capsys.readouterr().out.splitlines() == [
+        f"{tmp_path}/deployed.npz: test error {error:.2f}% with the weights exported",
+        "classes equal to Theano's: 230 of 230 test images",
+        "weights: 39,264 bytes as float32, 1,227 here, 32.0 times less",
+        f"{source}: scores differ by at most {difference:.1e}, {classes_equal}",
+    ]
