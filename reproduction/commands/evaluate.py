@@ -1,5 +1,7 @@
 """The test error of a trained run with each of the paper's three kinds of weights (BinaryConnect,
-section 2.6): binary, real, and ensembles of sampled networks. Writes evaluation.json beside run.json.
+section 2.6): binary, real, and ensembles of sampled networks.
+
+The command writes evaluation.json beside run.json.
 """
 
 import json
