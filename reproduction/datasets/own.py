@@ -13,6 +13,7 @@ from reproduction.datasets.files import File, expanded
 from reproduction.datasets.preprocessing import PIXELS
 
 SHAPES = {"mnist": (1, 28, 28), "cifar10": (3, 32, 32), "svhn": (3, 32, 32)}
+LARGEST = 2**13  # classes
 _ORDER = "number the classes 0, 1, ... without a gap"
 
 
@@ -145,6 +146,6 @@ def _classes(path, train_y, every_y):
     gap = next((i for i, label in enumerate(there) if i != label), len(there))
     if gap <= every_y.max():
         raise UserError(f"{path}: class {gap} has no training images; {_ORDER}")
-    if gap < 2:
-        raise UserError(f"{path}: there is one class only; expected at least 2")
+    if not 2 <= gap <= LARGEST:
+        raise UserError(f"{path}: the number of classes is {gap}; expected 2 to {LARGEST}")
     return gap

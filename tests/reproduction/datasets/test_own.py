@@ -9,7 +9,7 @@ import pytest
 from checks import refusal
 
 from reproduction import arrays, datasets
-from reproduction.datasets import preprocessing
+from reproduction.datasets import own, preprocessing
 from reproduction.datasets.files import File
 
 pytestmark = pytest.mark.usefixtures("no_other_data")
@@ -35,10 +35,10 @@ def save(folder, content, **changed):
 def test_a_random_sixth_of_the_training_images_validates(tmp_path):
     content = letters()
     path = save(tmp_path, content)
-    own = datasets.load("mnist", path, inputs="signed")
-    assert (own.name, own.official, own.classes) == ("mnist", False, 26)
-    assert own.files == (File("letters.npz", formats.md5(path.read_bytes()), False),)
-    assert own.preprocessing == (
+    loaded = datasets.load("mnist", path, inputs="signed")
+    assert (loaded.name, loaded.official, loaded.classes) == ("mnist", False, 26)
+    assert loaded.files == (File("letters.npz", formats.md5(path.read_bytes()), False),)
+    assert loaded.preprocessing == (
         "2 pixel - 255, divided by 255 after the first layer's sum; own data of 26 classes: 100 "
         "training, 20 validation (a random sixth of the training images), 30 test images"
     )
@@ -46,9 +46,9 @@ def test_a_random_sixth_of_the_training_images_validates(tmp_path):
     train = np.setdiff1d(np.arange(120), valid)
     images, labels = content["train_images"], content["train_labels"]
     for split, expected, targets in (
-        (own.train, images[train], labels[train]),
-        (own.valid, images[valid], labels[valid]),
-        (own.test, content["test_images"], content["test_labels"]),
+        (loaded.train, images[train], labels[train]),
+        (loaded.valid, images[valid], labels[valid]),
+        (loaded.test, content["test_images"], content["test_labels"]),
     ):
         assert np.array_equal(split.X[:, 0], 2.0 * expected - 255)
         assert split.X.dtype == np.float32
@@ -58,14 +58,14 @@ def test_a_random_sixth_of_the_training_images_validates(tmp_path):
 
 def test_validation_images_of_their_own(tmp_path):
     content = letters(valid=26, classes=2)
-    own = datasets.load("mnist", save(tmp_path, content), train_size=50)
-    assert own.classes == 2
-    assert [len(split.y) for split in (own.train, own.valid, own.test)] == [50, 26, 30]
+    loaded = datasets.load("mnist", save(tmp_path, content), train_size=50)
+    assert loaded.classes == 2
+    assert [len(split.y) for split in (loaded.train, loaded.valid, loaded.test)] == [50, 26, 30]
     both = np.concatenate([content["train_images"], content["valid_images"]])
     centred = preprocessing.center(both / np.float32(255))
-    np.testing.assert_allclose(own.train.X[:, 0], centred[:50], atol=1e-6)
-    np.testing.assert_allclose(own.valid.X[:, 0], centred[120:], atol=1e-6)
-    assert own.preprocessing.endswith(
+    np.testing.assert_allclose(loaded.train.X[:, 0], centred[:50], atol=1e-6)
+    np.testing.assert_allclose(loaded.valid.X[:, 0], centred[120:], atol=1e-6)
+    assert loaded.preprocessing.endswith(
         "own data of 2 classes: 120 training, 26 validation, 30 test images"
     )
 
@@ -78,19 +78,19 @@ def test_colours(tmp_path, name, axes):
         array: values.transpose(axes) if values.ndim == 4 else values
         for array, values in content.items()
     }
-    own = datasets.load(name, save(tmp_path, saved), inputs="signed")
+    loaded = datasets.load(name, save(tmp_path, saved), inputs="signed")
     expected = 2.0 * content["valid_images"].transpose(0, 3, 1, 2) - 255
-    assert np.array_equal(own.valid.X[:], expected)
-    assert own.classes == 3
+    assert np.array_equal(loaded.valid.X[:], expected)
+    assert loaded.classes == 3
 
 
 def test_svhn_is_normalized(tmp_path):
     content = letters((3, 32, 32), classes=3)
-    own = datasets.load("svhn", save(tmp_path, content), lcn="all-channels")
+    loaded = datasets.load("svhn", save(tmp_path, content), lcn="all-channels")
     expected = preprocessing.local_contrast_normalize(
         preprocessing.global_contrast_normalize(content["test_images"])
     )
-    np.testing.assert_allclose(own.test.X[:], expected, atol=1e-5)
+    np.testing.assert_allclose(loaded.test.X[:], expected, atol=1e-5)
 
 
 def test_cifar10_is_whitened_once(tmp_path, monkeypatch, capfd):
@@ -99,13 +99,13 @@ def test_cifar10_is_whitened_once(tmp_path, monkeypatch, capfd):
 
     monkeypatch.setattr(preprocessing, "fit_zca", fit)
     content = letters((3, 32, 32), classes=3, train=20, test=3, valid=4)
-    own = datasets.load("cifar10", save(tmp_path, content))
+    loaded = datasets.load("cifar10", save(tmp_path, content))
     normalized = [
         preprocessing.global_contrast_normalize(content[f"{which}_images"], 55.0)
         for which in ("train", "valid", "test")
     ]
     mean = np.concatenate(normalized[:2]).mean(axis=0)
-    for split, images in zip((own.train, own.valid, own.test), normalized, strict=True):
+    for split, images in zip((loaded.train, loaded.valid, loaded.test), normalized, strict=True):
         np.testing.assert_allclose(split.X, 2 * (images - mean), atol=1e-5)
     assert "whitening the images" in capfd.readouterr().err
     datasets.load("cifar10", tmp_path / "letters.npz")
@@ -162,7 +162,7 @@ ZEROS = np.zeros((120, 28, 28))
         ),
         (
             {"train_labels": np.zeros(120, int), "test_labels": np.zeros(30, int)},
-            ": there is one class only; expected at least 2",
+            ": the number of classes is 1; expected 2 to 8192",
         ),
         (
             {"valid_images": ZEROS.astype(np.uint8)},
@@ -174,6 +174,12 @@ ZEROS = np.zeros((120, 28, 28))
 def test_what_is_wrong_with_a_file(tmp_path, changed, message):
     path = save(tmp_path, letters(), **changed)
     assert error("mnist", path) == f"{path}{message}"
+
+
+def test_too_many_classes(tmp_path, monkeypatch):
+    monkeypatch.setattr(own, "LARGEST", 25)
+    path = save(tmp_path, letters())
+    assert error("mnist", path) == f"{path}: the number of classes is 26; expected 2 to 25"
 
 
 def test_missing_arrays(tmp_path):
