@@ -40,7 +40,7 @@ def svhn(tmp_path_factory):
 
 @pytest.fixture
 def svhn_copy(svhn, tmp_path):
-    """A folder of links to these files: what is made of them is made anew for each test."""
+    """A folder of links to these files, for what is made of them in one test."""
     for path in svhn[0].glob("*.mat"):
         os.link(path, tmp_path / path.name)
     return tmp_path
