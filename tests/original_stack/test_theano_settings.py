@@ -140,7 +140,7 @@ def test_waiting_for_the_compile_lock_is_said(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(theano_settings, "_PATIENCE", 0.2)
     (tmp_path / "lock").touch()
     holder = subprocess.Popen(
-        ["flock", tmp_path / "lock", "sh", "-c", "echo locked; sleep 1"], stdout=subprocess.PIPE
+        ["flock", tmp_path / "lock", "sh", "-c", "echo locked; sleep 2"], stdout=subprocess.PIPE
     )
     holder.stdout.readline()
     theano_settings._locked(tmp_path).release()
