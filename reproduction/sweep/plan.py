@@ -118,7 +118,7 @@ def plan(options):
     list of Job
     """
     results = Path(options.results)
-    runs, _ = read_runs(results, ROWS)
+    runs = read_runs(results, ROWS)[0] if results.exists() else []
     benchmarks, _ = read_benchmarks(original_stack.ROOT / "results", ROWS)
     of_row = {
         tuple(c.published[key] for key in ("dataset", "protocol", "method")): c

@@ -46,7 +46,7 @@ def test_no_seeds(text):
 
 def test_what_is_missing_for_a_verdict(tmp_path):
     """Three seeds where the published figure is a mean over several; one otherwise."""
-    jobs = plan.plan(options(tmp_path, rows="mnist:paper:none,cifar10:paper:none"))
+    jobs = plan.plan(options(tmp_path / "new", rows="mnist:paper:none,cifar10:paper:none"))
     assert [job.arguments for job in jobs] == [
         ["mnist", "--method", "none", "--seed", "1"],
         ["mnist", "--method", "none", "--seed", "2"],
