@@ -20,6 +20,7 @@ from reproduction.report.page import (
     page,
     read_benchmarks,
     results_csv,
+    tuning_page,
 )
 from reproduction.report.runs import read_runs
 
@@ -44,11 +45,13 @@ def report(options):
     notes += more + damaged
     titles, drawn = figures.draw(runs, comparisons(runs))
     pictures = {title: f"figures/{name}.svg" for name, title in titles.items()}
-    text = page(runs, tuned, notes, benchmarks, pictures)
+    text = page(runs, notes, benchmarks, pictures)
     target = results / "figures"
     files = {target / name: content for name, content in drawn.items()}
     files[results / "results.csv"] = results_csv(runs + tuned).encode()
     files[results / "README.md"] = text.encode()
+    if tuned:
+        files[results / "tuning" / "README.md"] = tuning_page(tuned).encode()
     before = _start(results / "README.md")
     for path in files:
         if os.path.lexists(path) and not _ours(path, before):

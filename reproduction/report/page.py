@@ -68,13 +68,12 @@ def comparisons(runs):
     ]
 
 
-def page(runs, tuned, notes, benchmarks, pictures):
+def page(runs, notes, benchmarks, pictures):
     """The text of results/README.md.
 
     Parameters
     ----------
-    runs, tuned : list of Run
-        The runs of results/tuning are apart.
+    runs : list of Run
     notes : list of str
     benchmarks : dict
         See `read_benchmarks`.
@@ -106,12 +105,34 @@ def page(runs, tuned, notes, benchmarks, pictures):
     ]
     parts += _section("## Runs in other settings", _other_settings(runs))
     parts += _section("## Test-time weights", _test_time_weights(runs))
-    parts += _section("## Runs that chose hyperparameters", _tuning(tuned))
     parts += ["## Other published figures", _other_figures()]
     parts += _section("## Figures", "\n\n".join(others and [CURVES, *others]))
     parts += _section("## Machines and versions", _machines(runs))
     parts += _section("## Notes", "\n".join(f"- {note}" for note in notes))
     return "\n\n".join(parts) + "\n"
+
+
+def tuning_page(tuned):
+    """The text of results/tuning/README.md: the runs that chose hyperparameters.
+
+    Parameters
+    ----------
+    tuned : list of Run
+        Those of results/tuning.
+    """
+    lines = [
+        [*run.row, text(run.name.split("/")[1]), _setting(run), f"{run['valid_error']:.2f}"]
+        for run in sorted(tuned, key=lambda run: (run.row, run["valid_error"]))
+    ]
+    header = ["data set", "protocol", "method", "tried", "setting", "validation error (%)"]
+    return f"""# Runs that chose hyperparameters
+
+{MADE} {len(tuned)} finished runs. `./reproduce tune mnist` and `./reproduce tune cifar10` made
+them, for what the papers do not record; others are whole runs of a choice that was given up. The
+choices are `DEVIATIONS.md`, 6 and 14. The lowest error of a row comes first.
+
+{table(header, lines)}
+"""
 
 
 def mnist_table(runs, picture):
@@ -373,19 +394,6 @@ def _test_time_weights(runs):
         "(section 2.6), by `./reproduce evaluate RUN_DIR`. An ensemble of n averages the outputs "
         "of n sampled networks. Recomputed statistics: the batch-norm statistics of training "
         "belong to sampled weights, and are replaced by averages computed with the binary ones."
-    )
-    return f"{explained}\n\n{table(header, lines)}" if lines else ""
-
-
-def _tuning(tuned):
-    lines = [
-        [*run.row, text(run.name.split("/")[1]), _setting(run), f"{run['valid_error']:.2f}"]
-        for run in sorted(tuned, key=lambda run: (run.row, run["valid_error"]))
-    ]
-    header = ["data set", "protocol", "method", "tried", "setting", "validation error"]
-    explained = (
-        "By `./reproduce tune mnist` and `./reproduce tune cifar10`, for what the papers do not "
-        "record, and whole runs of a choice that was given up. The lowest error comes first."
     )
     return f"{explained}\n\n{table(header, lines)}" if lines else ""
 
