@@ -93,7 +93,9 @@ class BatchNormLayer(lasagne.layers.Layer):
         alpha = self.alpha if batch_norm_alpha is None else batch_norm_alpha
         if deterministic if batch_norm_use_averages is None else batch_norm_use_averages:
             mean, std = self.mean, self.std
-        elif fused.supports(input, self.axes, self.nonlinearity):
+        elif fused.normalization.applicable(
+            input, self.gamma, self.beta, self.axes, self.nonlinearity
+        ):
             y, mean, std = fused.batch_norm(
                 input, self.gamma, self.beta, self.epsilon, False, self.nonlinearity
             )
@@ -175,7 +177,7 @@ class CumulativeBatchNormLayer(lasagne.layers.Layer):
             batch_norm_use_averages = deterministic
         if batch_norm_use_averages:
             mean, var = self.mean, self.var
-        elif fused.supports(input, (0,), self.nonlinearity):
+        elif fused.normalization.applicable(input, self.gamma, self.beta, (0,), self.nonlinearity):
             return fused.batch_norm(
                 input, self.gamma, self.beta, self.epsilon, True, self.nonlinearity
             )[0]
@@ -215,7 +217,9 @@ def cumulative_statistics(network, count, **kwargs):
     below = [layer.input_layer for layer in normalizations]
     updates = OrderedDict()
     for layer, x in zip(normalizations, lasagne.layers.get_output(below, **kwargs), strict=True):
-        fast = fused.supports(x, (0,), lasagne.nonlinearities.identity)
+        fast = fused.normalization.applicable(
+            x, layer.gamma, layer.beta, (0,), lasagne.nonlinearities.identity
+        )
         mean, var = fused.moments(x) if fast else (x.mean(0), x.var(0))
         updates[layer.mean] = layer.mean + (mean - layer.mean) / count
         updates[layer.var] = layer.var + (var - layer.var) / count

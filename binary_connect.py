@@ -83,7 +83,7 @@ def binarization(W, H, binary=True, deterministic=False, stochastic=False, srng=
     """
     if not binary or (deterministic and stochastic):
         return W
-    if fused.enabled() and (not stochastic or isinstance(srng, fused.PhiloxStream)):
+    if fused.binarization.applicable(W, H, srng if stochastic else None):
         Wb = fused.binarize(W, H, srng if stochastic else None)
     else:
         if stochastic:
@@ -226,7 +226,7 @@ class _Convolution(lasagne.layers.Conv2DLayer):
         if not self.flip_filters:
             self.W = W[:, :, ::-1, ::-1]
         try:
-            if not (fused.enabled() and fused.convolution.applicable(self, input)):
+            if not fused.convolution.applicable(self, input):
                 return super().get_output_for(input, **kwargs)
             convolved = fused.conv3x3(input, self.W)
         finally:

@@ -236,7 +236,12 @@ class BatchNormLayer(lasagne.layers.Layer):
         update = not deterministic if update is None else update
         identity = lasagne.nonlinearities.identity
         whole = self.gamma is not None and self.beta is not None
-        if update and not use and whole and fused.supports(input, self.axes, identity):
+        if (
+            update
+            and not use
+            and whole
+            and fused.normalization.applicable(input, self.gamma, self.beta, self.axes, identity)
+        ):
             y, mean, std = fused.batch_norm(
                 input, self.gamma, self.beta, self.epsilon, True, identity
             )

@@ -1,6 +1,6 @@
 """Binarization in one pass, and the stream that stochastic binarization draws from.
 
-Twin: the plain expression in `binary_connect.binarization`.
+Reference: the plain expression in `binary_connect.binarization`.
 """
 
 import numpy as np
@@ -8,11 +8,11 @@ import theano
 import theano.tensor as T
 from theano.tensor.subtensor import Subtensor
 
-from .op import COp
+from .op import Op, check, enabled
 
 
 class PhiloxStream:
-    """Where the binarizations of a layer draw from: a counter-based generator, Philox4x32-10.
+    """What the binarizations of a layer draw from: a counter-based generator, Philox4x32-10.
 
     Each binarization has a key of its own and a step that its evaluations count, kept in a shared
     variable: the i-th weight's draw is a function of key, step and i, whatever the number of
@@ -35,20 +35,23 @@ class PhiloxStream:
         return theano.shared(np.array([key, 0], dtype="uint64"), "binarization_state")
 
 
-class Binarize(COp):
-    """Weights of any shape and H to weights of -H and +H; with a third input (key, step), drawn
-    with probability hard_sigmoid(W / H) of +H, and a second output: the next (key, step)."""
+class Binarize(Op):
+    """float32 weights of any shape and a float32 scalar H to weights of -H and +H.
+
+    With a third input (key, step), +H is drawn with probability hard_sigmoid(W / H), and there is a
+    second output: the next (key, step).
+    """
 
     __props__ = ("stochastic",)
+    source = "binarization.cpp"
 
     def __init__(self, stochastic):
         self.stochastic = stochastic
-        function = "binarize_by_draw" if stochastic else "binarize_by_sign"
-        super().__init__("binarization.cpp", function)
+        self.function = "binarization::" + ("by_draw" if stochastic else "by_sign")
 
     def make_node(self, W, H, *state):
-        W = T.cast(W, "float32")
-        H = T.cast(H, "float32")
+        W, H = (T.as_tensor_variable(x) for x in (W, H))
+        check("binarize", [W, H, *state], "float32", "float32 0", *["uint64 1"] * self.stochastic)
         outputs = [T.TensorType("float32", W.broadcastable)()] + [s.type() for s in state]
         return theano.Apply(self, [W, H, *state], outputs)
 
@@ -65,9 +68,36 @@ class Binarize(COp):
         return [[True, *outputs], [True, *outputs]] + [[False] * len(node.outputs)] * len(outputs)
 
 
+def applicable(W, H, stream=None):
+    """Whether `binarize` computes the plain expression: the types are its own, and the stream, if
+    there is one, is a :class:`PhiloxStream`."""
+    W, H = (T.as_tensor_variable(x) for x in (W, H))
+    return (
+        enabled()
+        and (W.dtype, H.dtype, H.ndim) == ("float32", "float32", 0)
+        and (stream is None or isinstance(stream, PhiloxStream))
+    )
+
+
 def binarize(W, H, stream=None):
-    """Weights `W`, binarized to -H or +H: by their sign (zero is +H) or, given a
-    :class:`PhiloxStream`, drawn anew at each evaluation."""
+    """Weights `W`, binarized to -H or +H by their sign (zero is +H, NaN is -H) or, given a
+    :class:`PhiloxStream`, drawn again at each evaluation.
+
+    Parameters
+    ----------
+    W : float32 expression of any shape
+    H : float or float32 scalar
+    stream : PhiloxStream or None
+
+    Returns
+    -------
+    float32 expression of the shape of `W`
+
+    Raises
+    ------
+    TypeError
+        For other types.
+    """
     if stream is None:
         return Binarize(stochastic=False)(W, H)
     state = stream.new_state()

@@ -1,36 +1,34 @@
-"""3x3 convolution, threaded and vectorised, for the networks of CIFAR-10 and SVHN.
+"""3x3 convolution, threaded and vectorized, for the networks of CIFAR-10 and SVHN.
 
 With binarized filters, on processors with AVX-512: by additions (binary_convolution.cpp), as
-products with binarized weights are (product.py); a graph rewrite puts that op in the place of the
-other. Else by Winograd's minimal filtering (convolution.cpp), F(4x4, 3x3) of Lavin and Gray, "Fast
-Algorithms for Convolutional Neural Networks" (2016), with 4 times fewer multiplications than a
-direct convolution; with binarized filters F(2x2, 3x3), with 2.25 times fewer: its transforms only
-add and halve, so +-1 stay exact.
+products with binarized weights are (product.py); a graph rewrite replaces the other op by that one.
+Otherwise by Winograd's minimal filtering (winograd.h), F(4x4, 3x3), with 4 times fewer
+multiplications than a direct convolution; with binarized filters F(2x2, 3x3), with 2.25 times
+fewer: its transforms only add and halve, so +-1 stay exact.
+
+Reference: ``theano.tensor.nnet.conv2d(input, filters, border_mode=1)`` and its gradients.
 """
 
-import zlib
-from pathlib import Path
+from original_stack import machine
 
 import theano
 import theano.tensor as T
+from theano.gof import ParamsType
+from theano.scalar import bool as bool_t
 
 from .binarization import binarized
-from .op import enabled
-from .product import available
-
-
-def _source(*files):
-    return "".join((Path(__file__).parent / "kernels" / file).read_text() for file in files)
+from .op import Op, enabled
+from .product import INSTRUCTIONS
 
 
 def conv3x3(input, filters):
     """Convolve with 3x3 filters, stride 1 and a zero border of one pixel: images keep their size.
 
-    Computes ``theano.tensor.nnet.conv2d(input, filters, border_mode=1)``, a true convolution
-    (filters are flipped), and its gradients, threaded; results do not depend on the number of
-    threads. Up to 512 channels, errors stay below 5e-6 of the largest value of the output, for
-    gradients 1e-5. Where inputs are small whole numbers and filters come from
-    :func:`fused.binarize` with H = 1, the output is exact.
+    A true convolution: filters are flipped. Results do not depend on the number of threads. Up to
+    512 channels, errors stay below 5e-6 of the largest value of the output, for gradients 1e-5.
+    Where inputs are small integers and filters come from :func:`fused.binarize` with H = 1, the
+    output is exact. What is not finite makes NaN of all its tile, at most 4 pixels further than in
+    the reference.
 
     Parameters
     ----------
@@ -44,25 +42,27 @@ def conv3x3(input, filters):
     Raises
     ------
     TypeError
-        for variables that are not 4D and float32.
+        For variables that are not 4D and float32.
     ValueError
-        when the function runs, for filters that are not 3x3 or have other channels than the input.
+        When the function runs, for filters that are not 3x3 or have other channels than the input.
     """
     return Convolution()(input, filters)
 
 
 def applicable(layer, input):
-    """Whether conv3x3 computes the convolution of a :class:`lasagne.layers.Conv2DLayer`, and pays:
-    with fewer filters than a vector has lanes it does not.
+    """Whether conv3x3 computes the convolution of a :class:`lasagne.layers.Conv2DLayer`, and is
+    faster: with fewer filters than a vector has lanes it is not.
 
     Parameters
     ----------
     layer : Conv2DLayer
     input : Theano variable
-        What the layer is to convolve.
+        What the layer convolves.
     """
     return (
-        input.dtype == layer.W.dtype == "float32"
+        enabled()
+        and input.ndim == 4
+        and input.dtype == layer.W.dtype == "float32"
         and layer.num_filters >= 16
         and layer.filter_size == (3, 3)
         and layer.stride == (1, 1)
@@ -71,10 +71,10 @@ def applicable(layer, input):
     )
 
 
-class _Op(theano.Op):
-    """An op of two 4D float32 inputs and one output, in C++: `call` of its source."""
+class _Op(Op):
+    """An op of two 4D float32 inputs and one output."""
 
-    source = _source("images.h", "convolution.cpp")
+    source = "convolution.cpp"
 
     def make_node(self, first, second):
         variables = [T.as_tensor_variable(v) for v in (first, second)]
@@ -83,32 +83,18 @@ class _Op(theano.Op):
                 raise TypeError(f"conv3x3 takes 4D float32 variables, got {variable.type}")
         return theano.Apply(self, variables, [T.TensorType("float32", self.pattern(*variables))()])
 
-    def c_support_code(self):
-        return self.source
-
-    def c_code(self, node, name, inputs, outputs, sub):
-        call = self.call(*inputs, f"&{outputs[0]}")
-        return f"if (convolution::{call}) {{ {sub['fail']} }}"
-
-    def c_compile_args(self):
-        return ["-fopenmp"]
-
-    def c_code_cache_version(self):
-        # Of the call as well: another version of this file may have another for the same op.
-        return (zlib.crc32((self.source + self.call("", "", "")).encode()),)
-
 
 class Convolution(_Op):
     """Images and filters to the convolution or, if `transposed`, gradients of its output and
     filters to those of its input; in tiles of `tile` x `tile` outputs, 2 or 4."""
 
     __props__ = ("transposed", "tile")
+    params_type = ParamsType(transposed=bool_t)
 
     def __init__(self, transposed=False, tile=4):
-        self.transposed, self.tile = transposed, tile
-
-    def call(self, images, filters, output):
-        return f"convolve_arrays<{self.tile}>({images}, {filters}, {self.transposed:d}, {output})"
+        self.transposed = transposed
+        self.tile = tile
+        self.function = f"convolution::convolve_arrays<{tile}>"
 
     def pattern(self, images, filters):
         channels = filters.broadcastable[self.transposed]
@@ -120,7 +106,7 @@ class Convolution(_Op):
 
     def grad(self, inputs, output_gradients):
         images, filters = inputs
-        (gradient,) = output_gradients
+        gradient = T.cast(output_gradients[0], "float32")
         pair = (gradient, images) if self.transposed else (images, gradient)
         gradients = [type(self)(not self.transposed)(gradient, filters), _FilterGradient()(*pair)]
         return [
@@ -132,23 +118,18 @@ class BinaryConvolution(Convolution):
     """`Convolution` with filters all of whose values are -H or +H, on processors with AVX-512."""
 
     __props__ = ("transposed",)
-    source = _source("images.h", "binary_convolution.cpp")
+    source = "binary_convolution.cpp"
+    instructions = INSTRUCTIONS
 
-    def call(self, images, filters, output):
-        return f"convolve_binary_arrays({images}, {filters}, {self.transposed:d}, {output})"
-
-    def c_compile_args(self):
-        # Whatever processor THEANO_FLAGS name.
-        return [*super().c_compile_args(), "-mavx512f"]
+    def __init__(self, transposed):
+        self.transposed = transposed
+        self.function = "convolution::convolve_binary"
 
 
 class _FilterGradient(_Op):
     """The convolution's input and gradients of its output to those of the filters."""
 
-    __props__ = ()
-
-    def call(self, input, gradient, output):
-        return f"filter_gradient_arrays<4>({input}, {gradient}, {output})"
+    function = "convolution::filter_gradient_arrays"
 
     def pattern(self, input, gradient):
         return (gradient.broadcastable[1], input.broadcastable[1], False, False)
@@ -162,7 +143,7 @@ class _FilterGradient(_Op):
 def fuse_binarized_filters(node):
     if type(node.op) is not Convolution or not (binarized(node.inputs[1]) and enabled()):
         return False
-    if available():
+    if machine.has(*INSTRUCTIONS):
         return [BinaryConvolution(node.op.transposed)(*node.inputs)]
     if node.op.transposed or node.op.tile == 2:
         return False

@@ -1,6 +1,6 @@
 """Batch normalization and a rectifier in one pass, forward and backward.
 
-Twin: the plain expressions in `batch_norm`, and their gradients by Theano.
+Reference: the plain expressions in `batch_norm`, and their gradients by Theano.
 """
 
 import numpy as np
@@ -12,11 +12,12 @@ from theano.scalar import bool as bool_t
 from theano.scalar import float64
 from theano.tensor.signal.pool import Pool
 
-from .op import COp, enabled
+from .op import Op, check, enabled
 
 
-class _Normalization(COp):
+class _Normalization(Op):
     __props__ = ("epsilon", "on_variance", "rectify")
+    source = "normalization.cpp"
     # Values at run time, not constants of the code: all such ops share their compiled code.
     params_type = ParamsType(epsilon=float64, on_variance=bool_t, rectify=bool_t)
 
@@ -24,7 +25,6 @@ class _Normalization(COp):
         self.epsilon = epsilon
         self.on_variance = on_variance
         self.rectify = rectify
-        super().__init__("normalization.cpp", f"APPLY_SPECIFIC({self.function})")
 
 
 class BatchNorm(_Normalization):
@@ -32,12 +32,17 @@ class BatchNorm(_Normalization):
     the mean and standard deviation (channels,) of x.
 
     y = gamma (x - mean) / s + beta, then rectified if `rectify`; s is sqrt(std^2 + epsilon) if
-    `on_variance`, else std + epsilon.
+    `on_variance`, otherwise std + epsilon.
     """
 
-    function = "batch_norm"
+    function = "normalization::forward"
 
     def make_node(self, x, gamma, beta):
+        if x.ndim < 2:
+            raise TypeError(
+                f"batch normalization takes (batch, channels, ...); given {x.ndim} axes"
+            )
+        check("batch normalization", [x, gamma, beta], "float32", "float32 1", "float32 1")
         return theano.Apply(self, [x, gamma, beta], [x.type(), gamma.type(), gamma.type()])
 
     def infer_shape(self, node, shapes):
@@ -58,23 +63,24 @@ class BatchNorm(_Normalization):
 class BatchNormGrad(_Normalization):
     """Gradients with respect to x, gamma and beta, given that with respect to y."""
 
-    function = "batch_norm_backward"
+    function = "normalization::backward"
 
     def make_node(self, dy, x, gamma, beta, mean, std):
-        inputs = [T.patternbroadcast(dy, x.broadcastable), x, gamma, beta, mean, std]
-        return theano.Apply(self, inputs, [x.type(), gamma.type(), gamma.type()])
+        dy = T.patternbroadcast(T.cast(dy, "float32"), x.broadcastable)
+        outputs = [x.type(), gamma.type(), gamma.type()]
+        return theano.Apply(self, [dy, x, gamma, beta, mean, std], outputs)
 
     def infer_shape(self, node, shapes):
         return [shapes[1], shapes[2], shapes[2]]
 
 
-def supports(input, axes, nonlinearity):
-    """Whether `batch_norm` can normalize over `axes` and apply the nonlinearity."""
-    others = (0, *range(2, input.ndim))
+def applicable(x, gamma, beta, axes, nonlinearity):
+    """Whether `batch_norm` can normalize `x` over `axes` and apply the nonlinearity."""
+    others = (0, *range(2, x.ndim))
     return (
         enabled()
-        and input.dtype == "float32"
-        and input.ndim > 1
+        and x.dtype == gamma.dtype == beta.dtype == "float32"
+        and x.ndim > 1
         and tuple(axes) == others
         and nonlinearity in (identity, rectify)
     )
@@ -88,7 +94,7 @@ def batch_norm(x, gamma, beta, epsilon, on_variance, nonlinearity):
     x : float32 Theano expression
     gamma, beta : float32 Theano expressions with one number per channel
     epsilon : float
-        Added to the variance if `on_variance`, else to the standard deviation.
+        Added to the variance if `on_variance`, otherwise to the standard deviation.
     nonlinearity : lasagne.nonlinearities.identity or rectify
 
     Returns
@@ -109,7 +115,7 @@ def batch_norm(x, gamma, beta, epsilon, on_variance, nonlinearity):
 def moments(x):
     """(mean, variance) of each column of `x`, a float32 matrix: what its batch normalization, which
     itself is not needed, would be by."""
-    zeros = T.zeros_like(x[0])
+    zeros = T.zeros(x.shape[1:], "float32")
     _, mean, std = BatchNorm(1.0, True, False)(x, zeros, zeros)
     return mean, T.sqr(std)
 

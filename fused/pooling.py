@@ -1,79 +1,63 @@
-"""2x2 max pooling, threaded and vectorised, for the networks of CIFAR-10 and SVHN.
+"""2x2 max pooling, threaded and vectorized, for the networks of CIFAR-10 and SVHN.
 
-A graph rewrite puts these ops in the place of ``theano.tensor.signal.pool.pool_2d(input, (2, 2),
-ignore_border=True)`` on 4D float32 variables, and of its gradient; they equal them bit for bit. As
-in Theano, where several of the four pixels are the maximum each of them gets the whole gradient.
-Not for NaN.
+A graph rewrite replaces ``theano.tensor.signal.pool.pool_2d(input, (2, 2), ignore_border=True)`` on
+4D float32 variables, and its gradient, by these ops. Reference: the replaced ops, which these equal
+bit for bit. As in Theano, where several of the four pixels are the maximum each of them gets the
+whole gradient. A NaN is the maximum; in Theano only where it is the first pixel.
 """
-
-import zlib
-from pathlib import Path
 
 import theano
 import theano.tensor as T
 from theano.tensor.signal.pool import MaxPoolGrad, Pool
 
-from .op import enabled
-
-_SOURCE = (Path(__file__).parent / "kernels" / "pooling.cpp").read_text()
+from .op import Op, enabled
 
 
-class _PoolingOp(theano.Op):
-    __props__ = ()
+class MaxPool(Op):
+    """float32 images (batch, channels, height, width) to their halves."""
 
-    def make_node(self, *variables):
-        pattern = self._pattern(*variables[0].broadcastable)
-        return theano.Apply(self, list(variables), [T.TensorType("float32", pattern)()])
+    source = "pooling.cpp"
+    function = "pooling::max_pool"
 
-    def c_support_code(self):
-        return _SOURCE
-
-    def c_code(self, node, name, inputs, outputs, sub):
-        arguments = ", ".join([*inputs, f"&{outputs[0]}"])
-        return f"if (pooling::{self.function}({arguments})) {{ {sub['fail']} }}"
-
-    def c_compile_args(self):
-        return ["-fopenmp"]
-
-    def c_code_cache_version(self):
-        return (zlib.crc32(_SOURCE.encode()),)
-
-
-class _MaxPool(_PoolingOp):
-    function = "max_pool"  # of pooling.cpp
-
-    @staticmethod
-    def _pattern(batch, channels, height, width):
-        return (batch, channels, False, False)
+    def make_node(self, images):
+        pattern = (*images.broadcastable[:2], False, False)
+        return theano.Apply(self, [images], [T.TensorType("float32", pattern)()])
 
     def infer_shape(self, node, shapes):
         ((batch, channels, height, width),) = shapes
         return [(batch, channels, height // 2, width // 2)]
 
 
-class _MaxPoolGradient(_PoolingOp):
-    function = "max_pool_gradient"  # of pooling.cpp
+class MaxPoolGradient(Op):
+    """The images and the gradient of their halves to the gradient of the images."""
 
-    @staticmethod
-    def _pattern(*pattern):
-        return pattern
+    source = "pooling.cpp"
+    function = "pooling::max_pool_gradient"
+
+    def make_node(self, images, gradient):
+        return theano.Apply(self, [images, gradient], [images.type()])
 
     def infer_shape(self, node, shapes):
         return [shapes[0]]
 
 
+def applicable(node):
+    """Whether these ops compute what a node of Theano's pooling does."""
+    if not (node.op.mode == "max" and node.op.ignore_border and node.op.ndim == 2):
+        return False
+    *tensors, size, stride, pad = node.inputs
+    return all((x.ndim, x.dtype) == (4, "float32") for x in tensors) and all(
+        isinstance(variable, T.Constant) and (variable.data == value).all()
+        for variable, value in ((size, 2), (stride, 2), (pad, 0))
+    )
+
+
 @theano.tensor.opt.register_specialize
 @theano.gof.local_optimizer([Pool, MaxPoolGrad])
 def fuse_pooling(node):
-    if not (enabled() and node.op.mode == "max" and node.op.ignore_border and node.op.ndim == 2):
+    if not (enabled() and applicable(node)):
         return False
-    *tensors, size, stride, pad = node.inputs
-    x = tensors[0]
-    if (x.ndim, x.dtype) != (4, "float32"):
-        return False
-    for variable, value in ((size, 2), (stride, 2), (pad, 0)):
-        if not isinstance(variable, T.Constant) or (variable.data != value).any():
-            return False
     if isinstance(node.op, Pool):
-        return [_MaxPool()(x)]
-    return [_MaxPoolGradient()(x, tensors[2])]
+        return [MaxPool()(node.inputs[0])]
+    images, _, gradient = node.inputs[:3]
+    return [MaxPoolGradient()(images, gradient)]

@@ -1,35 +1,36 @@
-"""Products with binarized weights by additions: tables of signed sums in the place of BLAS, on
-processors with AVX-512.
+"""Products with binarized weights by additions, on processors with AVX-512: tables of signed sums
+instead of BLAS.
 
-A graph rewrite puts this op in the place of ``T.dot(x, Wb)`` and of its gradient ``T.dot(y, Wb.T)``
-where `Wb` comes from :func:`fused.binarize`. Twin: those products. Sums are taken in another
-order than BLAS takes them, so they differ by rounding; sums of integers below 2^24 are the same.
+A graph rewrite replaces ``T.dot(x, Wb)`` and its gradient ``T.dot(y, Wb.T)`` by this op where `Wb`
+comes from :func:`fused.binarize`. Reference: those products. Sums are taken in another order than
+BLAS takes them, so they differ by rounding; sums of integers below 2^24 are the same.
 """
 
-import original_stack
 from original_stack import machine
 
 import theano
 import theano.tensor as T
+from theano.gof import ParamsType
+from theano.scalar import bool as bool_t
 
 from .binarization import binarized
-from .op import COp, enabled
+from .op import Op, enabled
+
+INSTRUCTIONS = ("avx512f", "avx512dq")
 
 
-class BinaryProduct(COp):
+class BinaryProduct(Op):
     """float32 matrices x (rows, inputs) and W, all of whose values are -H or +H, to x W or, if
     `transposed`, x W^T."""
 
     __props__ = ("transposed",)
+    source = "product.cpp"
+    function = "product::multiply"
+    params_type = ParamsType(transposed=bool_t)
+    instructions = INSTRUCTIONS
 
     def __init__(self, transposed):
         self.transposed = transposed
-        function = "binary_product_transposed" if transposed else "binary_product"
-        super().__init__("product.cpp", function)
-
-    def c_compile_args(self):
-        # Whatever processor THEANO_FLAGS name.
-        return [*super().c_compile_args(), "-mavx512f", "-mavx512dq"]
 
     def make_node(self, x, W):
         pattern = (x.broadcastable[0], W.broadcastable[not self.transposed])
@@ -40,22 +41,27 @@ class BinaryProduct(COp):
         return [(rows, W[not self.transposed])]
 
 
-def available():
-    """Whether this processor has the instructions."""
-    return machine.has("avx512f", "avx512dq")
+def applicable(x, W):
+    """Whether `BinaryProduct` computes the product of `x` with `W` or its transpose, and this
+    processor has the instructions."""
+    return (
+        enabled()
+        and (x.ndim, x.dtype) == (2, "float32")
+        and W.ndim == 2
+        and binarized(W)
+        and machine.has(*INSTRUCTIONS)
+    )
 
 
 @theano.gof.local_optimizer([T.Dot])
 def fuse_product(node):
-    if not (isinstance(node.op, T.Dot) and enabled()):
+    if not isinstance(node.op, T.Dot):
         return False
     x, W = node.inputs
     made = W.owner
     transposed = bool(made and isinstance(made.op, T.DimShuffle) and made.op.new_order == (1, 0))
-    binary = made.inputs[0] if transposed else W
-    if (x.ndim, x.dtype, W.ndim) != (2, "float32", 2) or not (binarized(binary) and available()):
-        return False
-    return [BinaryProduct(transposed)(x, binary)]
+    weights = made.inputs[0] if transposed else W
+    return applicable(x, weights) and [BinaryProduct(transposed)(x, weights)]
 
 
 # After the graph is simplified, before its products are given to BLAS (BlasOpt, 1.7).

@@ -3,7 +3,7 @@
 The optimizers of Lasagne and `binary_connect.clipping_scaling` state an update as several
 expressions: for Adam the two moments and the weights. Theano would compute them one by one, and
 the gradient twice. The rewrite gathers the elementwise expressions behind the new values of shared
-variables into one op, which computes them together, in place. Twin: the expressions themselves.
+variables into one op, which computes them together, in place. Reference: these expressions.
 """
 
 import numpy as np
@@ -12,10 +12,10 @@ import theano.tensor as T
 from theano.gof import graph
 from theano.tensor.elemwise import Elemwise
 
-from .op import COp, enabled
+from .op import Op, enabled
 
 
-class Update(COp):
+class Update(Op):
     """Elementwise functions of equally shaped float32 tensors and of scalars (tensors with every
     axis broadcastable), all in one pass. The first inputs are the old values of the outputs.
 
@@ -28,9 +28,9 @@ class Update(COp):
     """
 
     __props__ = ("scalar_op", "inplace")
+    source = "update.h"
 
     def __init__(self, scalar_op, inplace=False):
-        super().__init__()
         self.scalar_op = scalar_op
         self.inplace = inplace
         if inplace:
@@ -47,91 +47,51 @@ class Update(COp):
         return shapes[: len(node.outputs)]
 
     def c_support_code(self):
-        return super().c_support_code() + self.scalar_op.c_support_code()
+        return self.scalar_op.c_support_code()
 
     def c_support_code_apply(self, node, name):
         return self.scalar_op.c_support_code_apply(_scalar_node(self.scalar_op), name)
 
     def c_code_cache_version(self):
         version = self.scalar_op.c_code_cache_version()
-        return (1, super().c_code_cache_version(), version) if version else ()
+        return (super().c_code_cache_version(), version) if version else ()
 
     def c_code(self, node, name, inputs, outputs, sub):
         full = [i for i, x in enumerate(node.inputs) if not all(x.broadcastable)]
         scalars = [i for i, x in enumerate(node.inputs) if all(x.broadcastable)]
+        y = range(len(outputs))
         element = self.scalar_op.c_code(
             _scalar_node(self.scalar_op),
             name + "_element",
             [f"x{i}" for i in range(len(inputs))],
-            [f"y{i}" for i in range(len(outputs))],
+            [f"y{i}" for i in y],
             {"fail": sub["fail"]},
         )
-        take = "\n".join(
-            f"""
-            if (!PyArray_CompareLists(PyArray_DIMS({inputs[i]}), PyArray_DIMS({inputs[0]}),
-                                      PyArray_NDIM({inputs[0]})) && !mismatch)
-                mismatch = {i};
-            in[{i}] = PyArray_GETCONTIGUOUS({inputs[i]});
-            missing |= !in[{i}];"""
-            for i in full
-        )
-        give = "\n".join(
-            f"""
-            if ({int(self.inplace)}) {{
-                Py_XDECREF({y});
-                {y} = in[{i}];
-                Py_INCREF({y});
-            }} else if (!{y} || !PyArray_IS_C_CONTIGUOUS({y}) ||
-                        !PyArray_CompareLists(PyArray_DIMS({y}), PyArray_DIMS(in[{i}]),
-                                              PyArray_NDIM({y}))) {{
-                Py_XDECREF({y});
-                {y} = (PyArrayObject *)PyArray_NewLikeArray(in[{i}], NPY_CORDER, NULL, 0);
-                missing |= !{y};
-            }}"""
-            for i, y in enumerate(outputs)
-        )
-        scalar_values = "\n".join(
-            f"const npy_float32 x{i} = *(npy_float32 *)PyArray_DATA({inputs[i]});" for i in scalars
-        )
-        pointers = "\n".join(
-            [f"const npy_float32 *px{i} = (npy_float32 *)PyArray_DATA(in[{i}]);" for i in full]
-            + [
-                f"npy_float32 *py{i} = (npy_float32 *)PyArray_DATA({y});"
-                for i, y in enumerate(outputs)
-            ]
-        )
-        load = " ".join(f"const npy_float32 x{i} = px{i}[k];" for i in full)
-        declare = " ".join(f"npy_float32 y{i};" for i in range(len(outputs)))
-        store = " ".join(f"py{i}[k] = y{i};" for i in range(len(outputs)))
+
+        def lines(line, indices):
+            return "\n".join(line(i) for i in indices)
+
         return f"""
-        {{
-            PyArrayObject *in[{len(inputs)}] = {{NULL}};
-            int mismatch = 0, missing = 0;
-            {take}
-            if (mismatch)
-                PyErr_Format(PyExc_ValueError, "Update: shape of input %d is not that of input 0",
-                             mismatch);
-            else if (!missing) {{
-                {give}
-            }}
-            if (!mismatch && !missing) {{
-                const npy_intp n = PyArray_SIZE(in[0]);
-                {scalar_values}
-                {pointers}
-                #pragma omp parallel for simd schedule(static) if (n > 16384)
-                for (npy_intp k = 0; k < n; ++k) {{
-                    {load}
-                    {declare}
+        if (fused::fails([&] {{
+            const update::Tensors tensors({{{", ".join(inputs[i] for i in full)}}});
+            {lines(lambda i: f"const float x{i} = *(float *)PyArray_DATA({inputs[i]});", scalars)}
+            {lines(lambda k: f"const float *in{full[k]} = tensors.data({k});", range(len(full)))}
+            {
+            lines(
+                lambda i: f"float *out{i} = tensors.output({i}, &{outputs[i]}, {self.inplace:d});",
+                y,
+            )
+        }
+            fused::parallel(tensors.size(), tensors.size(), [=](long begin, long end) {{
+                #pragma omp simd
+                for (long k = begin; k < end; ++k) {{
+                    {lines(lambda i: f"const float x{i} = in{i}[k];", full)}
+                    {lines(lambda i: f"float y{i};", y)}
                     {element}
-                    {store}
+                    {lines(lambda i: f"out{i}[k] = y{i};", y)}
                 }}
-            }}
-            for (int i = 0; i < {len(inputs)}; ++i)
-                Py_XDECREF(in[i]);
-            if (mismatch || missing) {{
-                {sub["fail"]}
-            }}
-        }}
+            }});
+        }})) {{ {sub["fail"]} }}
         """
 
 

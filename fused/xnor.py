@@ -2,12 +2,13 @@
 al., 2016, arXiv:1602.02830, section 1.5 and Algorithms 4 and 5), exact for rows of any length.
 
 A bit is 1 for +1 and 0 for -1, 64 to a uint64 word: bit i of a row in word i // 64, bits beyond the
-end are 0. The kernel is the fastest that the processor has, of AVX-512 with VPOPCNTDQ, AVX2 and
-plain C; BINARYCONNECT_XNOR=avx512|avx2|plain chooses another. Twins: the products of whole numbers
-that the docstrings name.
+end are 0. A product of n signs is n - 2 popcount(x xor w) (kernels/xnor/counts.h). The kernel is
+the fastest that the processor has, of AVX-512 with VPOPCNTDQ, AVX2 and plain C++;
+BINARYCONNECT_XNOR=avx512|avx2|plain chooses another. References: the products of integers that the
+docstrings name.
 """
 
-import os
+from original_stack import machine
 
 import numpy as np
 import theano
@@ -15,27 +16,15 @@ import theano.tensor as T
 from theano.gof import ParamsType
 from theano.scalar import int64
 
-from .op import COp
+from .op import Op, check
 
 PANEL = 8
+KERNELS = {"avx512": ("avx512f", "avx512_vpopcntdq"), "avx2": ("avx2",), "plain": ()}
 
 
 def kernels():
     """Names of the kernels that this processor has, the fastest first."""
-    bits = T.TensorType("uint64", (False,) * 2)()
-    function = theano.function([bits], dot(bits, np.zeros((1, 1, PANEL), np.uint64), 1, 1))
-    found, chosen = [], os.environ.get("BINARYCONNECT_XNOR")
-    for name in ("avx512", "avx2", "plain"):
-        os.environ["BINARYCONNECT_XNOR"] = name
-        try:
-            function(np.zeros((1, 1), np.uint64))
-            found.append(name)
-        except ValueError:
-            pass
-    del os.environ["BINARYCONNECT_XNOR"]
-    if chosen is not None:
-        os.environ["BINARYCONNECT_XNOR"] = chosen
-    return found
+    return [name for name, needed in KERNELS.items() if machine.has(*needed)]
 
 
 def words(n):
@@ -67,8 +56,8 @@ def panels(weights):
 
 
 def pack(x):
-    """The signs of float32 `x` (rows, n), zero being +1, as words (rows, words(n))."""
-    return _Op("pack", "uint64")(x)
+    """The signs of float32 `x` (rows, n) as words (rows, words(n)); zero is +1, NaN is -1."""
+    return _Op("pack", "bits", ("float32 2",), "uint64", 2)(x)
 
 
 def planes(pixels):
@@ -77,7 +66,7 @@ def planes(pixels):
     With s_p = +-1 the bits of plane p, sum_p 2^p s_p is 2 pixel - 255: the product with these rows
     is that with the input 2 pixel - 255.
     """
-    return _Op("planes", "uint64")(pixels)
+    return _Op("planes", "bits", ("uint8 2",), "uint64", 3)(pixels)
 
 
 def dot(bits, panels, inputs, units):
@@ -96,13 +85,13 @@ def dot(bits, panels, inputs, units):
     Raises
     ------
     ValueError
-        when the function runs, for arrays that do not fit, or a BINARYCONNECT_XNOR that the
+        When the function runs, for arrays that do not fit, or a BINARYCONNECT_XNOR that the
         processor does not have.
     """
     bits = T.as_tensor_variable(bits)
     if bits.ndim == 2:
         bits = bits.dimshuffle(0, "x", 1)
-    return _Op("dot", "int32", inputs, units)(bits, panels)
+    return _Product("dot", "dot", "uint64 3", 2, inputs, units)(bits, panels)
 
 
 def convolve(bits, panels, channels, filters):
@@ -115,7 +104,7 @@ def convolve(bits, panels, channels, filters):
         x of +-1.
     panels : uint64 variable
         Of weights (filters, 9 words(channels)): those of `pack_bits` of (filters, 9, channels),
-        where 3 i + j is the place (i, j) in the filter.
+        where 3 i + j is tap (i, j) of the filter.
     channels, filters : int
 
     Raises
@@ -123,22 +112,22 @@ def convolve(bits, panels, channels, filters):
     ValueError
         See `dot`.
     """
-    return _Op("convolve", "int32", channels, filters)(bits, panels)
+    return _Product("convolve", "convolve", "uint64 4", 4, channels, filters)(bits, panels)
 
 
 def convolve_pixels(pixels, panels, channels, filters):
-    """The same of the images 2 `pixels` - 255, with a border of zeros.
+    """`convolve` of the images 2 `pixels` - 255, with a border of zeros.
 
     Parameters
     ----------
     pixels : uint8 variable of shape (batch, channels, rows, columns)
     panels : uint64 variable
-        Of `pack_bits` of weights (filters, 9 channels), the place in the filter going before the
-        channel.
+        Of `pack_bits` of weights (filters, 9 channels), taps before channels.
     channels, filters : int
         255 x 9 channels is below 2^30.
     """
-    return _Op("convolve_pixels", "int32", channels, filters)(pixels, panels)
+    op = _Product("convolve_pixels", "convolve", "uint8 4", 4, channels, filters)
+    return op(pixels, panels)
 
 
 def threshold(sums, thresholds, negative):
@@ -151,52 +140,55 @@ def threshold(sums, thresholds, negative):
     negative : uint64 variable of shape (words(units),)
         A bit for each unit that is +1 below its threshold.
     """
-    return _Op("threshold", "uint64")(sums, thresholds, negative)
+    sums = T.as_tensor_variable(sums)
+    if not sums.ndim:
+        raise TypeError("xnor.threshold takes sums of at least one axis; given none")
+    types = ("int32", "int32 1", "uint64 1")
+    return _Op("threshold", "bits", types, "uint64", None)(sums, thresholds, negative)
 
 
 def pool(bits, negative):
-    """What `threshold` gives after 2x2 max pooling of the sums, from what it gives before: of each
-    four pixels the disjunction or, where `negative`, the conjunction. The borders of odd images are
-    ignored.
+    """What `threshold` gives after 2x2 max pooling of the sums, computed from what it gives before.
+
+    It is the disjunction of each four pixels or, where `negative`, the conjunction. The borders of
+    odd images are ignored.
 
     Parameters
     ----------
     bits : uint64 variable of shape (batch, rows, columns, words)
     negative : uint64 variable of shape (words,)
     """
-    return _Op("pool", "uint64")(bits, negative)
+    return _Op("pool", "bits", ("uint64 4", "uint64 1"), "uint64", 4)(bits, negative)
 
 
-class _Op(COp):
-    """The function of xnor.cpp of that name; `inputs` and `units` are values at run time, so that
-    all layers share their compiled code."""
+class _Op(Op):
+    """A function of kernels/xnor/ to an output of `ndim` axes; None: those of the first input."""
 
-    __props__ = ("name", "dtype", "inputs", "units")
-    params_type = ParamsType(inputs=int64, units=int64)
-    # Types of the inputs and number of dimensions of the output, None: that of the first input.
-    SIGNATURES = {
-        "pack": (["float32 2"], 2),
-        "planes": (["uint8 2"], 3),
-        "dot": (["uint64 3", "uint64 3"], 2),
-        "convolve": (["uint64 4", "uint64 3"], 4),
-        "convolve_pixels": (["uint8 4", "uint64 3"], 4),
-        "threshold": (["int32 None", "int32 1", "uint64 1"], None),
-        "pool": (["uint64 4", "uint64 1"], 4),
-    }
+    __props__ = ("name", "source", "types", "dtype", "ndim")
 
-    def __init__(self, name, dtype, inputs=0, units=0):
+    def __init__(self, name, source, types, dtype, ndim):
         self.name = name
+        self.source = f"xnor/{source}.cpp"
+        self.types = types
         self.dtype = dtype
-        self.inputs = inputs
-        self.units = units
-        super().__init__("xnor/xnor.cpp", f"APPLY_SPECIFIC({name})")
+        self.ndim = ndim
+        self.function = f"xnor::{name}"
 
     def make_node(self, *inputs):
         inputs = [T.as_tensor_variable(x) for x in inputs]
-        expected, ndim = self.SIGNATURES[self.name]
-        for x, wanted in zip(inputs, expected, strict=True):
-            given = f"{x.dtype} {x.ndim}"
-            if given != wanted.replace("None", str(x.ndim)):
-                raise TypeError(f"xnor.{self.name} takes {', '.join(expected)}; given {given}")
-        ndim = inputs[0].ndim if ndim is None else ndim
+        check(f"xnor.{self.name}", inputs, *self.types)
+        ndim = inputs[0].ndim if self.ndim is None else self.ndim
         return theano.Apply(self, inputs, [T.TensorType(self.dtype, (False,) * ndim)()])
+
+
+class _Product(_Op):
+    """A product with weights of that shape: values at run time, so that all layers share their
+    compiled code."""
+
+    __props__ = (*_Op.__props__, "inputs", "units")
+    params_type = ParamsType(inputs=int64, units=int64)
+
+    def __init__(self, name, source, rows, ndim, inputs, units):
+        super().__init__(name, source, (rows, "uint64 3"), "int32", ndim)
+        self.inputs = inputs
+        self.units = units

@@ -1,9 +1,8 @@
 // Images as the convolutions see them: vectors of channels, in panels of PANEL channels, where
 // Theano keeps planes of pixels.
+#pragma once
 
-#include <omp.h>
-#include <stdlib.h>
-#include <string.h>
+#include "common.h"
 
 namespace convolution
 {
@@ -17,16 +16,6 @@ enum { PANEL = 2 * LANES };
 typedef float vec __attribute__((vector_size(4 * LANES), may_alias));
 typedef float unaligned_vec __attribute__((vector_size(4 * LANES), may_alias, aligned(4)));
 typedef int indices __attribute__((vector_size(4 * LANES)));
-
-static inline long smaller(long a, long b)
-{
-    return a < b ? a : b;
-}
-
-static inline long quotient_up(long a, long b)
-{
-    return (a + b - 1) / b;
-}
 
 // Transposes a square of LANES vectors: swaps ever smaller blocks beside its diagonal.
 static inline __attribute__((always_inline)) void transpose(vec *square)
@@ -57,7 +46,7 @@ static void write_pixels(const float *strip, long columns, float *to, long plane
         const float *place = strip + c;
         for (long first = 0, x = 0; first < pixels; first += LANES) {
             vec square[LANES] = {};
-            const long count = smaller(LANES, pixels - first);
+            const long count = std::min<long>(LANES, pixels - first);
             for (long i = 0; i < count; i++, x++) {
                 if (x == width) {
                     x = 0;
@@ -67,7 +56,7 @@ static void write_pixels(const float *strip, long columns, float *to, long plane
                 place += PANEL;
             }
             transpose(square);
-            for (long i = 0; i < smaller(LANES, planes - c); i++) {
+            for (long i = 0; i < std::min<long>(LANES, planes - c); i++) {
                 float *row = to + (c + i) * plane_size + first;
                 if (count == LANES)
                     *(unaligned_vec *)row = square[i];
@@ -79,44 +68,32 @@ static void write_pixels(const float *strip, long columns, float *to, long plane
 }
 
 // Memory kept from call to call (fresh pages cost more than the transforms); at least `floats`
-// long, else NULL.
+// long.
 static float *workspace(long floats)
 {
     static float *memory = NULL;
     static long size = 0;
     if (size < floats) {
         free(memory);
-        memory = (float *)aligned_alloc(64, 4 * quotient_up(floats, 16) * 16);
+        memory = (float *)aligned_alloc(64, 4 * fused::ceil_div(floats, 16) * 16);
         size = memory ? floats : 0;
+        if (!memory)
+            throw std::bad_alloc();
     }
     return memory;
 }
 
-// Makes *array a contiguous float32 array of this shape, kept if it already is one.
-static int prepare_output(PyArrayObject **array, npy_intp a, npy_intp b, npy_intp c, npy_intp d)
-{
-    const npy_intp shape[4] = {a, b, c, d};
-    if (*array && PyArray_IS_C_CONTIGUOUS(*array) &&
-        PyArray_CompareLists(PyArray_DIMS(*array), shape, 4))
-        return 0;
-    Py_XDECREF(*array);
-    *array = (PyArrayObject *)PyArray_SimpleNew(4, shape, NPY_FLOAT32);
-    return *array ? 0 : -1;
-}
-
-// Raises, and returns -1, where filters are not (filters, channels, 3, 3) for images of so many
-// channels or, if transposed, of so many filters.
-static int check_filters(PyArrayObject *images, PyArrayObject *filters, bool transposed)
+// Raises unless filters are (filters, channels, 3, 3) for images of so many channels or, if
+// transposed, of so many filters.
+static void check_filters(PyArrayObject *images, PyArrayObject *filters, bool transposed)
 {
     const npy_intp *shape = PyArray_DIMS(filters), channels = PyArray_DIM(images, 1);
-    if (shape[!transposed] == channels && shape[2] == 3 && shape[3] == 3)
-        return 0;
-    PyErr_Format(PyExc_ValueError,
-                 "conv3x3: filters of shape (%ld, %ld, %ld, %ld) do not fit images of %ld "
-                 "channels, expected %s%ld%s, 3, 3)",
-                 (long)shape[0], (long)shape[1], (long)shape[2], (long)shape[3], (long)channels,
-                 transposed ? "(" : "(filters, ", (long)channels, transposed ? ", channels" : "");
-    return -1;
+    if (shape[!transposed] != channels || shape[2] != 3 || shape[3] != 3)
+        fused::raise_value_error(
+            "conv3x3: filters of shape (%ld, %ld, %ld, %ld) do not fit images of %ld channels, "
+            "expected %s%ld%s, 3, 3)",
+            shape[0], shape[1], shape[2], shape[3], channels, transposed ? "(" : "(filters, ",
+            channels, transposed ? ", channels" : "");
 }
 
-}  // namespace convolution
+} // namespace convolution

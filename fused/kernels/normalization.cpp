@@ -1,224 +1,187 @@
-#section support_code
+// Batch normalization and a rectifier, forward and backward; see normalization.py.
+#include "common.h"
 
-#include <math.h>
+namespace normalization
+{
 
-/* An array of shape (rows, channels, area) is taken `width` channels at a time: at most BLOCK of
-   them side by side where area is 1, else one. Sums over rows and area are in double precision, in
-   LANES partial sums: the same whatever the number of threads and the processor. */
-#define BLOCK 128
-#define LANES 16
+enum { PANEL = 128 };   // channels side by side, at most
+enum { PARTIALS = 16 }; // sums: the same whatever the number of threads and the processor
 
-typedef struct {
-    npy_intp rows, channels, area;
-} shape;
+// Channels [first, first + width) of arrays (rows, channels, area): at most PANEL where area is 1,
+// otherwise one.
+struct Block {
+    long rows, channels, area, first, width;
+    double n() const { return (double)rows * area; }
+};
 
-typedef struct {
+struct Options {
     double epsilon;
-    int on_variance, rectify;
-} options;
-
-static inline npy_intp channels_at_once(shape s)
-{
-    return s.area == 1 ? BLOCK : 1;
-}
-
-/* sum(a) into `total` for `width` channels, where `a` is an expression of the index `i` in the
-   arrays and of the channel `c` of the block. */
-#define SUM(total, a)                                                                             \
-    if (s.area == 1) {                                                                            \
-        for (npy_intp c = 0; c < width; ++c)                                                      \
-            total[c] = 0;                                                                         \
-        for (npy_intp row = 0; row < s.rows; ++row) {                                             \
-            const npy_intp start = row * s.channels + first;                                      \
-            for (npy_intp c = 0; c < width; ++c) {                                                \
-                const npy_intp i = start + c;                                                     \
-                total[c] += a;                                                                    \
-            }                                                                                     \
-        }                                                                                         \
-    } else {                                                                                      \
-        const npy_intp c = 0;                                                                     \
-        double lanes[LANES] = {0};                                                                \
-        for (npy_intp row = 0; row < s.rows; ++row) {                                             \
-            const npy_intp start = (row * s.channels + first) * s.area;                           \
-            npy_intp k = 0;                                                                       \
-            for (; k + LANES <= s.area; k += LANES)                                               \
-                for (int lane = 0; lane < LANES; ++lane) {                                        \
-                    const npy_intp i = start + k + lane;                                          \
-                    lanes[lane] += a;                                                             \
-                }                                                                                 \
-            for (int lane = 0; k < s.area; ++k, ++lane) {                                         \
-                const npy_intp i = start + k;                                                     \
-                lanes[lane] += a;                                                                 \
-            }                                                                                     \
-        }                                                                                         \
-        total[0] = 0;                                                                             \
-        for (int lane = 0; lane < LANES; ++lane)                                                  \
-            total[0] += lanes[lane];                                                              \
+    bool on_variance, rectify;
+    // What x - mean is divided by.
+    double divisor(double std) const
+    {
+        return on_variance ? sqrt(std * std + epsilon) : std + epsilon;
     }
+};
 
-/* Runs `statement` for each element i of channel c of the block. */
-#define EACH(statement)                                                                           \
-    for (npy_intp row = 0; row < s.rows; ++row) {                                                 \
-        const npy_intp start = (row * s.channels + first) * s.area;                               \
-        if (s.area == 1)                                                                          \
-            for (npy_intp c = 0; c < width; ++c) {                                                \
-                const npy_intp i = start + c;                                                     \
-                statement;                                                                        \
-            }                                                                                     \
-        else                                                                                      \
-            for (npy_intp k = 0; k < s.area; ++k) {                                               \
-                const npy_intp c = 0, i = start + k;                                              \
-                statement;                                                                        \
-            }                                                                                     \
-    }
-
-/* What x - mean is divided by. */
-static inline double divisor(double std, options o)
+// totals[c]: the sum, in double precision, of term(i, c) over the elements i of channel c.
+template <class Term>
+static inline __attribute__((always_inline)) void sum(const Block &block, double *totals, Term term)
 {
-    return o.on_variance ? sqrt(std * std + o.epsilon) : std + o.epsilon;
-}
-
-static void normalize(shape s, npy_intp first, npy_intp width, const float *__restrict x,
-                      const float *gamma, const float *beta, options o,
-                      float *__restrict y, float *means, float *stds)
-{
-    const double n = (double)s.rows * s.area;
-    double total[BLOCK];
-    float mean[BLOCK], scale[BLOCK], shift[BLOCK];
-    SUM(total, x[i])
-    for (npy_intp c = 0; c < width; ++c)
-        mean[c] = means[first + c] = total[c] / n;
-    SUM(total, (double)(x[i] - mean[c]) * (x[i] - mean[c]))
-    for (npy_intp c = 0; c < width; ++c) {
-        const double std = sqrt(total[c] / n);
-        stds[first + c] = std;
-        scale[c] = gamma[first + c] / divisor(std, o);
-        shift[c] = beta[first + c];
-    }
-    if (o.rectify) {
-        EACH({
-            const float z = (x[i] - mean[c]) * scale[c] + shift[c];
-            y[i] = z > 0 ? z : 0;
-        })
-    } else {
-        EACH(y[i] = (x[i] - mean[c]) * scale[c] + shift[c])
-    }
-}
-
-/* With d = x - mean, n values, y = gamma d / s + beta, s = std + epsilon or sqrt(std^2 + epsilon):
-   dx = gamma / s (dy - sum(dy) / n) - gamma sum(dy d) / (s^2 n) ds/dstd d / std. */
-static void normalize_backward(shape s, npy_intp first, npy_intp width, const float *__restrict dy,
-                               const float *__restrict x, const float *gamma, const float *beta,
-                               const float *means, const float *stds, options o,
-                               float *__restrict dx, float *dgamma, float *dbeta)
-{
-    const double n = (double)s.rows * s.area;
-    double total[BLOCK], total_d[BLOCK];
-    float mean[BLOCK], scale[BLOCK], shift[BLOCK], mean_dy[BLOCK], factor_d[BLOCK];
-    for (npy_intp c = 0; c < width; ++c) {
-        mean[c] = means[first + c];
-        shift[c] = beta[first + c];
-        scale[c] = gamma[first + c] / divisor(stds[first + c], o);
-    }
-    /* The slope of the rectifier, 0.5 (z + |z|), is 0.5 at zero. */
-    if (o.rectify)
-        EACH({
-            const float z = (x[i] - mean[c]) * scale[c] + shift[c];
-            dx[i] = z > 0 ? dy[i] : z == 0 ? 0.5f * dy[i] : 0;
-        })
-    else
-        EACH(dx[i] = dy[i])
-    SUM(total, dx[i])
-    SUM(total_d, (double)dx[i] * (x[i] - mean[c]))
-    for (npy_intp c = 0; c < width; ++c) {
-        const double std = stds[first + c], by = divisor(std, o);
-        dbeta[first + c] = total[c];
-        dgamma[first + c] = total_d[c] / by;
-        mean_dy[c] = total[c] / n;
-        /* ds/dstd / std: where all values are equal d is zero and its factor does not matter. */
-        const double slope = o.on_variance ? 1 / by : std > 0 ? 1 / std : 0;
-        factor_d[c] = gamma[first + c] * total_d[c] / (by * by * n) * slope;
-    }
-    EACH(dx[i] = scale[c] * (dx[i] - mean_dy[c]) - factor_d[c] * (x[i] - mean[c]))
-}
-
-static int prepare(PyArrayObject **output, int ndim, npy_intp *dims)
-{
-    if (*output && PyArray_IS_C_CONTIGUOUS(*output) &&
-        PyArray_CompareLists(PyArray_DIMS(*output), dims, ndim))
-        return 0;
-    Py_XDECREF(*output);
-    *output = (PyArrayObject *)PyArray_SimpleNew(ndim, dims, NPY_FLOAT32);
-    return *output ? 0 : -1;
-}
-
-/* The shape of x, after a check that each of the `n` others has a number per channel; NULL with
-   a Python error in `contiguous` else. */
-static int take(PyArrayObject **inputs, PyArrayObject **contiguous, int n, int channel_vectors,
-                shape *s)
-{
-    PyArrayObject *x = inputs[0];
-    s->rows = PyArray_DIM(x, 0);
-    s->channels = PyArray_DIM(x, 1);
-    s->area = 1;
-    for (int axis = 2; axis < PyArray_NDIM(x); ++axis)
-        s->area *= PyArray_DIM(x, axis);
-    for (int j = 0; j < n; ++j) {
-        if (j >= n - channel_vectors ? PyArray_DIM(inputs[j], 0) != s->channels
-                                     : !PyArray_SAMESHAPE(inputs[j], x)) {
-            PyErr_Format(PyExc_ValueError, "batch normalization: shape of input %d does not fit", j);
-            return -1;
+    const long width = block.width, area = block.area;
+    if (area == 1) {
+        for (long c = 0; c < width; c++)
+            totals[c] = 0;
+        for (long row = 0; row < block.rows; row++) {
+            const long start = row * block.channels + block.first;
+            for (long c = 0; c < width; c++)
+                totals[c] += term(start + c, c);
         }
+        return;
     }
-    for (int j = 0; j < n; ++j)
-        if (!(contiguous[j] = PyArray_GETCONTIGUOUS(inputs[j])))
-            return -1;
-    return 0;
+    double partials[PARTIALS] = {0};
+    for (long row = 0; row < block.rows; row++) {
+        const long start = (row * block.channels + block.first) * area;
+        long k = 0;
+        for (; k + PARTIALS <= area; k += PARTIALS)
+            for (int p = 0; p < PARTIALS; p++)
+                partials[p] += term(start + k + p, 0);
+        for (int p = 0; k < area; k++, p++)
+            partials[p] += term(start + k, 0);
+    }
+    totals[0] = 0;
+    for (int p = 0; p < PARTIALS; p++)
+        totals[0] += partials[p];
 }
 
-#define DATA(array) ((float *)PyArray_DATA(array))
-
-#section support_code_apply
-
-int APPLY_SPECIFIC(batch_norm)(PyArrayObject *x, PyArrayObject *gamma, PyArrayObject *beta, PyArrayObject **y,
-               PyArrayObject **mean, PyArrayObject **std, PARAMS_TYPE *params)
+// to[i] = value(i, c) for each element i of channel c.
+template <class Value>
+static inline __attribute__((always_inline)) void fill(const Block &block, float *to, Value value)
 {
-    const options o = {params->epsilon, params->on_variance, params->rectify};
-    PyArrayObject *inputs[3] = {x, gamma, beta}, *in[3] = {NULL};
-    shape s;
-    int failed = take(inputs, in, 3, 2, &s) || prepare(y, PyArray_NDIM(x), PyArray_DIMS(x)) ||
-                 prepare(mean, 1, &s.channels) || prepare(std, 1, &s.channels);
-    if (!failed) {
-        const npy_intp step = channels_at_once(s);
-#pragma omp parallel for schedule(static) if (PyArray_SIZE(x) > 16384)
-        for (npy_intp first = 0; first < s.channels; first += step)
-            normalize(s, first, first + step < s.channels ? step : s.channels - first, DATA(in[0]),
-                      DATA(in[1]), DATA(in[2]), o, DATA(*y), DATA(*mean), DATA(*std));
+    const long width = block.width, area = block.area;
+    for (long row = 0; row < block.rows; row++) {
+        const long start = (row * block.channels + block.first) * area;
+        if (area == 1)
+#pragma GCC ivdep
+            for (long c = 0; c < width; c++)
+                to[start + c] = value(start + c, c);
+        else
+#pragma GCC ivdep
+            for (long k = 0; k < area; k++)
+                to[start + k] = value(start + k, 0);
     }
-    for (int j = 0; j < 3; ++j)
-        Py_XDECREF(in[j]);
-    return failed;
 }
 
-int APPLY_SPECIFIC(batch_norm_backward)(PyArrayObject *dy, PyArrayObject *x, PyArrayObject *gamma,
-                        PyArrayObject *beta, PyArrayObject *mean, PyArrayObject *std,
-                        PyArrayObject **dx, PyArrayObject **dgamma, PyArrayObject **dbeta,
-                        PARAMS_TYPE *params)
+static void normalize(const Block block, const Options options, const float *__restrict x,
+                      const float *gamma, const float *beta, float *__restrict y, float *means,
+                      float *stds)
 {
-    const options o = {params->epsilon, params->on_variance, params->rectify};
-    PyArrayObject *inputs[6] = {dy, x, gamma, beta, mean, std}, *in[6] = {NULL};
-    shape s;
-    int failed = take(inputs, in, 6, 4, &s) || prepare(dx, PyArray_NDIM(x), PyArray_DIMS(x)) ||
-                 prepare(dgamma, 1, &s.channels) || prepare(dbeta, 1, &s.channels);
-    if (!failed) {
-        const npy_intp step = channels_at_once(s);
-#pragma omp parallel for schedule(static) if (PyArray_SIZE(x) > 16384)
-        for (npy_intp first = 0; first < s.channels; first += step)
-            normalize_backward(s, first, first + step < s.channels ? step : s.channels - first,
-                               DATA(in[0]), DATA(in[1]), DATA(in[2]), DATA(in[3]), DATA(in[4]),
-                               DATA(in[5]), o, DATA(*dx), DATA(*dgamma), DATA(*dbeta));
+    double totals[PANEL];
+    float mean[PANEL], scale[PANEL], shift[PANEL];
+    sum(block, totals, [&](long i, long) { return x[i]; });
+    for (long c = 0; c < block.width; c++)
+        mean[c] = means[block.first + c] = totals[c] / block.n();
+    sum(block, totals, [&](long i, long c) { return (double)(x[i] - mean[c]) * (x[i] - mean[c]); });
+    for (long c = 0; c < block.width; c++) {
+        const double std = sqrt(totals[c] / block.n());
+        stds[block.first + c] = std;
+        scale[c] = gamma[block.first + c] / options.divisor(std);
+        shift[c] = beta[block.first + c];
     }
-    for (int j = 0; j < 6; ++j)
-        Py_XDECREF(in[j]);
-    return failed;
+    const auto z = [&](long i, long c) { return (x[i] - mean[c]) * scale[c] + shift[c]; };
+    if (options.rectify) // as Lasagne does, which keeps NaN
+        fill(block, y, [&](long i, long c) { return 0.5f * (z(i, c) + fabsf(z(i, c))); });
+    else
+        fill(block, y, z);
 }
+
+// With d = x - mean, n values, y = gamma d / s + beta, s = std + epsilon or sqrt(std^2 + epsilon):
+// dx = gamma / s (dy - sum(dy) / n) - gamma sum(dy d) / (s^2 n) ds/dstd d / std.
+static void differentiate(const Block block, const Options options, const float *dy, const float *x,
+                          const float *gamma, const float *beta, const float *means,
+                          const float *stds, float *dx, float *dgamma, float *dbeta)
+{
+    double totals[PANEL], totals_d[PANEL];
+    float mean[PANEL], scale[PANEL], shift[PANEL], mean_dy[PANEL], factor_d[PANEL];
+    for (long c = 0; c < block.width; c++) {
+        mean[c] = means[block.first + c];
+        shift[c] = beta[block.first + c];
+        scale[c] = gamma[block.first + c] / options.divisor(stds[block.first + c]);
+    }
+    if (options.rectify) // slope 0.5 (1 + sgn z); what is not finite in dy or z stays
+        fill(block, dx, [&](long i, long c) {
+            const float z = (x[i] - mean[c]) * scale[c] + shift[c];
+            return z > 0 ? dy[i] : z == 0 ? 0.5f * dy[i] : z < 0 ? dy[i] - dy[i] : z;
+        });
+    else
+        fill(block, dx, [&](long i, long) { return dy[i]; });
+    sum(block, totals, [&](long i, long) { return dx[i]; });
+    sum(block, totals_d, [&](long i, long c) { return (double)dx[i] * (x[i] - mean[c]); });
+    for (long c = 0; c < block.width; c++) {
+        const double std = stds[block.first + c], by = options.divisor(std);
+        dbeta[block.first + c] = totals[c];
+        dgamma[block.first + c] = totals_d[c] / by;
+        mean_dy[c] = totals[c] / block.n();
+        // ds/dstd / std: where all values are equal d is zero and its factor does not matter.
+        const double slope = options.on_variance ? 1 / by : std > 0 ? 1 / std : 0;
+        factor_d[c] = gamma[block.first + c] * totals_d[c] / (by * by * block.n()) * slope;
+    }
+    fill(block, dx, [&](long i, long c) {
+        return scale[c] * (dx[i] - mean_dy[c]) - factor_d[c] * (x[i] - mean[c]);
+    });
+}
+
+// Checks that x, of shape (rows, channels, ...), has a number of each vector per channel. Runs
+// body(block) for blocks of all channels.
+template <class Body>
+static void for_blocks(PyArrayObject *x, std::initializer_list<PyArrayObject *> vectors, Body body)
+{
+    const long rows = PyArray_DIM(x, 0), channels = PyArray_DIM(x, 1);
+    const long area = PyArray_MultiplyList(PyArray_DIMS(x) + 2, PyArray_NDIM(x) - 2);
+    for (PyArrayObject *vector : vectors)
+        if (PyArray_DIM(vector, 0) != channels)
+            fused::raise_value_error(
+                "batch normalization: %ld numbers for %ld channels, expected one each",
+                (long)PyArray_DIM(vector, 0), channels);
+    const long width = area == 1 ? PANEL : 1;
+    fused::parallel(fused::ceil_div(channels, width), PyArray_SIZE(x), [=](long begin, long end) {
+        for (long first = begin * width; first < std::min(end * width, channels); first += width)
+            body({rows, channels, area, first, std::min(width, channels - first)});
+    });
+}
+
+static void forward(PyArrayObject *x, PyArrayObject *gamma, PyArrayObject *beta, PyArrayObject **y,
+                    PyArrayObject **mean, PyArrayObject **std, double epsilon, bool on_variance,
+                    bool rectify)
+{
+    const Options options = {epsilon, on_variance, rectify};
+    const fused::Array<float> x_in(x), gamma_in(gamma), beta_in(beta);
+    float *y_out = fused::prepare<float>(y, x_in.shape());
+    float *mean_out = fused::prepare<float>(mean, gamma_in.shape());
+    float *std_out = fused::prepare<float>(std, gamma_in.shape());
+    for_blocks(x, {gamma, beta}, [&](const Block &block) {
+        normalize(block, options, x_in.data(), gamma_in.data(), beta_in.data(), y_out, mean_out,
+                  std_out);
+    });
+}
+
+static void backward(PyArrayObject *dy, PyArrayObject *x, PyArrayObject *gamma, PyArrayObject *beta,
+                     PyArrayObject *mean, PyArrayObject *std, PyArrayObject **dx,
+                     PyArrayObject **dgamma, PyArrayObject **dbeta, double epsilon,
+                     bool on_variance, bool rectify)
+{
+    const Options options = {epsilon, on_variance, rectify};
+    if (!PyArray_SAMESHAPE(dy, x))
+        fused::raise_value_error("batch normalization: the gradient's shape is not the output's");
+    const fused::Array<float> dy_in(dy), x_in(x), gamma_in(gamma), beta_in(beta), mean_in(mean),
+        std_in(std);
+    float *dx_out = fused::prepare<float>(dx, x_in.shape());
+    float *dgamma_out = fused::prepare<float>(dgamma, gamma_in.shape());
+    float *dbeta_out = fused::prepare<float>(dbeta, gamma_in.shape());
+    for_blocks(x, {gamma, beta, mean, std}, [&](const Block &block) {
+        differentiate(block, options, dy_in.data(), x_in.data(), gamma_in.data(), beta_in.data(),
+                      mean_in.data(), std_in.data(), dx_out, dgamma_out, dbeta_out);
+    });
+}
+
+} // namespace normalization

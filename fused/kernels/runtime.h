@@ -1,31 +1,35 @@
-#section support_code
+// What the ops set for the whole process: threads and memory; see fused/__init__.py.
+#pragma once
 
-/* What the ops need of the process: threads and memory. */
-
+#include <omp.h>
 #include <stdlib.h>
 #ifdef __GLIBC__
 #include <malloc.h>
 #endif
+
 #include <thread>
 #include <vector>
 
-/* OpenBLAS runs on OpenMP's threads, as these ops do: two pools of threads would wait for each
-   other at every change from a product to an op, milliseconds at a time. */
+// OpenBLAS runs on OpenMP's threads, as these ops do: two pools of threads would wait for each
+// other at every change from a product to an op, milliseconds at a time.
 extern "C" {
 typedef void (*blas_job)(int thread, void *data, int argument);
 typedef void (*blas_jobs)(int wait, blas_job job, int jobs, size_t size, void *data, int argument);
 void scipy_openblas_set_threads_callback_function(blas_jobs) __attribute__((weak));
 }
 
-static void run_blas_jobs(int wait, blas_job job, int jobs, size_t size, void *data, int argument)
+namespace fused
+{
+
+inline void run_blas_jobs(int wait, blas_job job, int jobs, size_t size, void *data, int argument)
 {
 #pragma omp parallel num_threads(jobs)
     {
         const int thread = omp_get_thread_num();
-        /* Jobs wait for each other, so each needs a thread, even if OpenMP gives fewer. */
+        // Jobs wait for each other, so each needs a thread, even if OpenMP gives fewer.
         std::vector<std::thread> more;
         if (thread == 0)
-            for (int i = omp_get_num_threads(); i < jobs; ++i)
+            for (int i = omp_get_num_threads(); i < jobs; i++)
                 more.emplace_back(job, i, (char *)data + i * size, argument);
         job(thread, (char *)data + thread * size, argument);
         for (auto &other : more)
@@ -33,12 +37,15 @@ static void run_blas_jobs(int wait, blas_job job, int jobs, size_t size, void *d
     }
 }
 
-#section init_code
-
-if (scipy_openblas_set_threads_callback_function)
-    scipy_openblas_set_threads_callback_function(run_blas_jobs);
+inline void settle_process()
+{
+    if (scipy_openblas_set_threads_callback_function)
+        scipy_openblas_set_threads_callback_function(run_blas_jobs);
 #ifdef __GLIBC__
-/* Large arrays of one step serve the next: getting their pages anew takes longer than most ops. */
-mallopt(M_MMAP_MAX, 0);
-mallopt(M_TRIM_THRESHOLD, 0x7fffffff);
+    // Large arrays of one step serve the next: new pages take longer than most ops.
+    mallopt(M_MMAP_MAX, 0);
+    mallopt(M_TRIM_THRESHOLD, 0x7fffffff);
 #endif
+}
+
+} // namespace fused

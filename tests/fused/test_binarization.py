@@ -1,4 +1,4 @@
-"""The fused binarization against its plain twin; the statistics of its draws."""
+"""The fused binarization against its plain reference; the statistics of its draws."""
 
 import os
 import subprocess
@@ -72,7 +72,7 @@ def test_philox_reference_is_that_of_its_authors():
     "shape", [(0, 3), (1, 1), (5, 7), (8, 4), (33, 31), (3, 2, 3, 3), (200, 300)]
 )
 @pytest.mark.parametrize("H", [1.0, 0.05])
-def test_draws_are_those_of_the_twin(shape, H):
+def test_draws_are_those_of_the_reference(shape, H):
     W = np.random.RandomState(0).uniform(-1.2 * H, 1.2 * H, shape).astype("float32")
     stream = fused.PhiloxStream(seed=7)
     drawing(W, H, stream=stream)
@@ -95,7 +95,7 @@ def by_sign():
 
 
 @given(st.integers(0, 2**32 - 1), st.tuples(*[st.integers(0, 20)] * 3), st.permutations(range(3)))
-def test_signs_are_those_of_the_twin(by_sign, seed, shape, axes):
+def test_signs_are_those_of_the_reference(by_sign, seed, shape, axes):
     values = [-np.inf, -1, -0.2, -1e-7, -1e-8, -1e-45, -0.0, 0, 1e-45, 1e-7, 3, np.nan]
     W = np.random.RandomState(seed).choice(np.float32(values), (*shape[:2], 2 * shape[2]))
     W = W[:, :, ::2].transpose(axes)

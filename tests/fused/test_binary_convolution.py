@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import original_stack
+from original_stack import machine
 
 import numpy as np
 import pytest
@@ -16,9 +17,11 @@ import binary_connect
 from fused import conv3x3
 from fused.binarization import Binarize, PhiloxStream
 from fused.convolution import BinaryConvolution, Convolution
-from fused.product import available
+from fused.product import INSTRUCTIONS
 
-pytestmark = pytest.mark.skipif(not available(), reason="this processor has no AVX-512")
+pytestmark = pytest.mark.skipif(
+    not machine.has(*INSTRUCTIONS), reason="this processor has no AVX-512"
+)
 
 rng = np.random.RandomState(0)
 H = np.float32(0.3)
@@ -43,7 +46,7 @@ def convolutions(channels, filters, H=H, stochastic=False):
     return function
 
 
-def twin(x, dy, Wb):
+def reference(x, dy, Wb):
     """The convolution and its gradient in double precision."""
     images, filters = T.dtensor4(), T.dtensor4()
     y = T.nnet.conv2d(images, filters, border_mode=1)
@@ -76,15 +79,15 @@ def test_real_images(batch, channels, filters, height, width, stochastic):
     dy = rng.normal(size=(batch, filters, height, width)).astype("float32")
     y, gradient, Wb = convolutions(channels, filters, stochastic=stochastic)(x, dy)
     assert set(np.unique(Wb)) <= {-H, H}
-    for result, expected in zip((y, gradient), twin(x, dy, Wb), strict=True):
+    for result, expected in zip((y, gradient), reference(x, dy, Wb), strict=True):
         assert_near(result, expected)
 
 
-def test_whole_numbers_are_exact():
+def test_integers_are_exact():
     x = rng.randint(-255, 256, (2, 200, 10, 7)).astype("float32")
     dy = rng.randint(-255, 256, (2, 36, 10, 7)).astype("float32")
     y, gradient, Wb = convolutions(200, 36, H=np.float32(1))(x, dy)
-    expected = twin(x, dy, Wb)
+    expected = reference(x, dy, Wb)
     np.testing.assert_array_equal(y, expected[0])
     np.testing.assert_array_equal(gradient, expected[1])
 

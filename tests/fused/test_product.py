@@ -15,9 +15,11 @@ from checks import assert_near
 
 import binary_connect
 from fused.binarization import Binarize, PhiloxStream
-from fused.product import BinaryProduct, available
+from fused.product import INSTRUCTIONS, BinaryProduct
 
-pytestmark = pytest.mark.skipif(not available(), reason="this processor has no AVX-512")
+pytestmark = pytest.mark.skipif(
+    not machine.has(*INSTRUCTIONS), reason="this processor has no AVX-512"
+)
 
 rng = np.random.RandomState(0)
 H = np.float32(0.3)
@@ -62,7 +64,7 @@ def test_real_inputs(rows, inputs, outputs, stochastic):
 
 
 @pytest.mark.parametrize(("rows", "inputs", "outputs"), SHAPES)
-def test_whole_inputs_are_exact(rows, inputs, outputs):
+def test_integer_inputs_are_exact(rows, inputs, outputs):
     W = theano.shared(rng.uniform(-1, 1, (inputs, outputs)).astype("float32"))
     Wb = binary_connect.binarization(W, np.float32(1))
     x = rng.randint(-255, 256, (rows, inputs)).astype("float32")

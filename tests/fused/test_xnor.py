@@ -1,4 +1,4 @@
-"""fused.xnor against products of whole numbers by numpy, exactly, for each kernel that this
+"""fused.xnor against products of integers by numpy, exactly, for each kernel that this
 processor has."""
 
 import os
@@ -57,7 +57,7 @@ def unpack(words, n):
 
 
 def convolution(x, W):
-    """True convolution with a zero border, of whole numbers (batch, channels, rows, columns)."""
+    """True convolution with a zero border, of integers (batch, channels, rows, columns)."""
     _, _, rows, columns = x.shape
     padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
     return sum(

@@ -1,0 +1,75 @@
+// Products with weights of -H and +H by additions, on processors with AVX-512.
+//
+// Four inputs a, b, c, d with either sign have sixteen sums: a register full, made once for all
+// units. Bit i of an index says that the i-th input has a minus:
+//     0000  a+b+c+d    0001 -a+b+c+d    0010  a-b+c+d    0011 -a-b+c+d
+//     0100  a+b-c+d    0101 -a+b-c+d    0110  a-b-c+d    0111 -a-b-c+d
+//     1000  a+b+c-d    1001 -a+b+c-d    ...              1111 -a-b-c-d
+// Each unit takes the sum that the signs of its four weights say: one permutation and one addition
+// serve 64 weights, four each of sixteen units.
+#pragma once
+
+#include "common.h"
+
+#include <immintrin.h>
+
+namespace signed_sums
+{
+
+enum { LANES = 16 };        // numbers to a register
+enum { PANEL = 2 * LANES }; // units side by side: two registers
+enum { WORD = 32 };         // inputs whose signs, of a unit, are a word
+enum { GROUPS = WORD / 4 }; // of four inputs to a word
+enum { TABLE = LANES };     // numbers of a table
+
+// 1 or, where bit `input` of the lane is set, -1. Products with these are exact.
+static inline __m512 sign_of(int input)
+{
+    __m512 sign;
+    for (int index = 0; index < TABLE; index++)
+        sign[index] = index >> input & 1 ? -1 : 1;
+    return sign;
+}
+
+// Bit i: whether weights[i * stride] is negative, for n <= 32 weights.
+static inline uint32_t negative(const float *weights, long stride, long n)
+{
+    if (stride == 1) {
+        const uint32_t present = n < 32 ? (1u << n) - 1 : ~0u;
+        const __m512i low = _mm512_maskz_loadu_epi32(present & 0xffff, weights);
+        const __m512i high = _mm512_maskz_loadu_epi32(present >> 16, weights + 16);
+        return _mm512_movepi32_mask(low) | (uint32_t)_mm512_movepi32_mask(high) << 16;
+    }
+    uint32_t bits = 0;
+    for (long i = 0; i < n; i++)
+        bits |= (uint32_t)(signbit(weights[i * stride]) != 0) << i;
+    return bits;
+}
+
+// The signs of a word of inputs for the units of a panel.
+struct Signs {
+    __m512i word[2];
+    explicit Signs(const uint32_t *words)
+        : word{_mm512_loadu_si512(words), _mm512_loadu_si512(words + LANES)}
+    {
+    }
+    Signs() = default;
+    // Goes on to the next four inputs: only the lowest four bits of an index count.
+    void next()
+    {
+        word[0] = _mm512_srli_epi32(word[0], 4);
+        word[1] = _mm512_srli_epi32(word[1], 4);
+    }
+};
+
+// Adds to the sums of a panel's units those that their signs take from a table.
+static inline __attribute__((always_inline)) void add(__m512 table, const Signs &signs,
+                                                      __m512 sums[2])
+{
+    sums[0] = _mm512_add_ps(sums[0], _mm512_permutexvar_ps(signs.word[0], table));
+    // Half of the sums by multiply-adds: they run beside additions.
+    const __m512 other = _mm512_permutexvar_ps(signs.word[1], table);
+    sums[1] = _mm512_fmadd_ps(other, _mm512_set1_ps(1), sums[1]);
+}
+
+} // namespace signed_sums
