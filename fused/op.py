@@ -3,6 +3,7 @@ graphs."""
 
 import contextlib
 import ctypes
+import functools
 import hashlib
 import os
 from pathlib import Path
@@ -38,6 +39,16 @@ def disabled():
             os.environ["BINARYCONNECT_FUSED"] = before
 
 
+def sources():
+    """The files of kernels/. Any may include any other: ops are compiled again if one changes."""
+    return sorted(KERNELS.rglob("*.cpp")) + sorted(KERNELS.rglob("*.h"))
+
+
+@functools.cache
+def _version():
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sources())).hexdigest()
+
+
 class Op(theano.Op):
     """A Theano op that calls a C++ function of its inputs, of pointers to its outputs and of the
     fields of its `params_type`.
@@ -67,19 +78,13 @@ class Op(theano.Op):
         return ["fused::settle_process();"]
 
     def c_code_cache_version(self):
-        return (_VERSION,)
+        return (_version(),)
 
     def c_code(self, node, name, inputs, outputs, sub):
         fields = self.params_type.fields if hasattr(self, "params_type") else ()
         parameters = [f"{sub['params']}->{field}" for field in fields]
         arguments = ", ".join([*inputs, *(f"&{output}" for output in outputs), *parameters])
         return f"if (fused::fails([&] {{ {self.function}({arguments}); }})) {{ {sub['fail']} }}"
-
-
-# Theano compiles anew where this changes: any file of kernels/ may include any other.
-_VERSION = hashlib.sha256(
-    b"".join(path.read_bytes() for path in sorted(KERNELS.rglob("*.[ch]*")))
-).hexdigest()
 
 
 def check(op, variables, *types):
