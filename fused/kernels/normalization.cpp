@@ -111,7 +111,7 @@ static void differentiate(const Block block, const Options options, const float 
     if (options.rectify) // slope 0.5 (1 + sgn z); what is not finite in dy or z stays
         fill(block, dx, [&](long i, long c) {
             const float z = (x[i] - mean[c]) * scale[c] + shift[c];
-            return z > 0 ? dy[i] : z == 0 ? 0.5f * dy[i] : z < 0 ? dy[i] - dy[i] : z;
+            return z > 0 ? dy[i] : z < 0 ? dy[i] - dy[i] : 0.5f * dy[i] + z;
         });
     else
         fill(block, dx, [&](long i, long) { return dy[i]; });
