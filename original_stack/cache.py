@@ -1,6 +1,5 @@
 """Where compiled code and downloaded data go, and whether Theano can compile there."""
 
-import errno
 import os
 import shutil
 import stat
@@ -78,15 +77,6 @@ def _private(path):
     if mode & 0o077:
         path.chmod(0o700)
     return path
-
-
-def is_full_disk(error):
-    """Whether an error, of Python or of the compiler, comes from a full disk or an exhausted quota
-    of it."""
-    causes = (errno.ENOSPC, errno.EDQUOT)
-    return getattr(error, "errno", None) in causes or any(
-        os.strerror(cause) in str(error) for cause in causes
-    )
 
 
 def full_disk():

@@ -9,8 +9,8 @@ import sys
 import traceback
 
 from original_stack import ctrl_c
-from original_stack.cache import full_disk, is_full_disk
-from original_stack.errors import UserError, expanded
+from original_stack.cache import full_disk
+from original_stack.errors import UserError, expanded, no_room
 
 
 class Parser(argparse.ArgumentParser):
@@ -98,14 +98,14 @@ def run(parser, command, argv=None):
     except Exception as error:
         frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
         in_theano = any(f.f_globals.get("__name__", "").startswith("theano.") for f in frames)
-        if in_theano and is_full_disk(error):
+        if in_theano and no_room(error):
             return _ended(parser, full_disk(), 2)
         # Whatever writes files says itself what it could not write. What remains is the output,
         # printed or of a benchmark.
         if in_theano or not isinstance(error, OSError) or error.filename is not None:
             raise
         _drop_output()
-        reason = "the disk is full; free some space" if is_full_disk(error) else error.strerror
+        reason = "the disk is full; free some space" if no_room(error) else error.strerror
         return _ended(parser, f"cannot write the output: {reason}", 2)
     return 0
 

@@ -48,7 +48,7 @@ class UserError(Exception):
 def say(line):
     """Print "<program>: <line>" to stderr, or nothing if that cannot be written."""
     with contextlib.suppress(OSError):
-        print(f"{Path(sys.argv[0]).name}: {line}", file=sys.stderr, flush=True)
+        print(f"{Path(sys.argv[0]).stem}: {line}", file=sys.stderr, flush=True)
 
 
 def expanded(path, source):
@@ -223,8 +223,8 @@ class Lock:
     shared : bool
         Readers share it; a writer has it alone.
     waiting : str or None
-        None: raise BlockingIOError if another process holds it. Otherwise wait, and print this line
-        to stderr before that.
+        None: raise BlockingIOError if another process holds it. Otherwise wait, and `say` this
+        before that.
 
     Raises
     ------
@@ -246,17 +246,13 @@ class Lock:
             except BlockingIOError:
                 if waiting is None:
                     raise
-                with contextlib.suppress(OSError):
-                    print(waiting, file=sys.stderr, flush=True)
+                say(waiting)
                 fcntl.flock(self._descriptor, kind)
         except OSError as error:
             if error.errno in _WITHOUT_LOCKS:
                 if not Lock._said:
                     Lock._said = True
-                    print(
-                        f"{path}: this file system has no locks; do not start the same run twice",
-                        file=sys.stderr,
-                    )
+                    say(f"{path}: this file system has no locks; do not start the same run twice")
                 return
             self.release()
             raise

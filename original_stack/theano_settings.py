@@ -10,7 +10,7 @@ import sys
 import time
 
 from original_stack import cache, lock, machine
-from original_stack.errors import Lock, UserError, expanded, say
+from original_stack.errors import Lock, UserError, expanded, no_room, say
 
 # BLAS routines that Theano calls; the OpenBLAS of scipy-openblas32 prefixes them with `scipy_`.
 _BLAS = [precision + name for precision in "sd" for name in ("gemm", "gemv", "ger", "dot", "axpy")]
@@ -37,7 +37,7 @@ class TheanoLoader(importlib.machinery.SourceFileLoader):
         except UserError as error:
             _end(error)
         except Exception as error:
-            if cache.is_full_disk(error):
+            if no_room(error):
                 _end(cache.full_disk())
             if isinstance(error, ValueError) and re.search(
                 "configuration var|compiledir", str(error)
@@ -164,5 +164,4 @@ def _locked(directory):
             return Lock(path)
         except BlockingIOError:
             time.sleep(0.1)
-    program = os.path.basename(sys.argv[0])
-    return Lock(path, waiting=f"{program}: waiting for another process that compiles")
+    return Lock(path, waiting="waiting for another process that compiles")

@@ -236,8 +236,7 @@ def test_a_module_beside_a_script_that_shadows_one_of_ours_is_named(tmp_path, na
     done = python(tmp_path, code)
     ours = original_stack.ROOT / f"{name}.py"
     assert done.stderr == (
-        f"script.py: {tmp_path}/{name}.py shadows {ours}, which is used; "
-        "to use your own, rename it\n"
+        f"script: {tmp_path}/{name}.py shadows {ours}, which is used; to use your own, rename it\n"
     )
     assert (done.returncode, done.stdout.split()[-1]) == (0, str(ours))
 

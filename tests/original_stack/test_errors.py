@@ -35,6 +35,7 @@ def test_an_owner_without_permission(tmp_path):
         OSError(errno.ENOSPC, "No space left on device"),
         OSError(errno.EDQUOT, "Disk quota exceeded"),
         OSError("Can't write data (errno = 28, error message = 'No space left on device')"),
+        OSError("as: mod.s: Disk quota exceeded"),
     ],
 )
 def test_a_full_disk_is_no_damage(error):

@@ -59,6 +59,6 @@ def test_a_package_that_shadows_the_lock_s_is_refused(tmp_path, module):
     done = python(tmp_path / "program.py")
     assert (done.returncode, done.stderr) == (
         2,
-        f"program.py: {name} is imported from {path}; expected version {locked_versions()[name]} "
+        f"program: {name} is imported from {path}; expected version {locked_versions()[name]} "
         "of requirements.lock; take the other off PYTHONPATH, or rename it\n",
     )

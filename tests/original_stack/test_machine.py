@@ -27,7 +27,7 @@ def test_threads_that_are_no_number(monkeypatch, chosen):
 def test_threads_that_are_no_number_end_a_program_in_one_line(tmp_path):
     (tmp_path / "program.py").write_text("import original_stack, theano")
     done = python(tmp_path / "program.py", OMP_NUM_THREADS="auto")
-    message = "program.py: OMP_NUM_THREADS is 'auto'; expected a number of threads, 1 to 4096\n"
+    message = "program: OMP_NUM_THREADS is 'auto'; expected a number of threads, 1 to 4096\n"
     assert (done.returncode, done.stderr) == (2, message)
 
 

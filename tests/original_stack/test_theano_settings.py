@@ -56,7 +56,7 @@ def test_any_name_of_a_cache(tmp_path, monkeypatch, no_theanorc, name):
 def test_a_gpu_in_the_flags(capsys, no_theanorc, device):
     flags = theano_settings.merged_flags(f"mode=FAST_RUN,device={device},floatX=float32")
     assert theano.configparser.parse_config_string(flags)["device"] == "cpu"
-    program = Path(sys.argv[0]).name
+    program = Path(sys.argv[0]).stem
     line = f"{program}: device={device} in THEANO_FLAGS: {NO_GPU}\n"
     assert capsys.readouterr() == ("", line)
 
@@ -90,7 +90,7 @@ def test_a_wrong_value_ends_a_program_in_one_line(tmp_path):
     (tmp_path / "program.py").write_text("import original_stack, theano")
     done = python(tmp_path / "program.py", THEANO_FLAGS="floatX=float33")
     assert done.returncode == 2
-    assert done.stderr.startswith('program.py: Invalid value ("float33") for configuration ')
+    assert done.stderr.startswith('program: Invalid value ("float33") for configuration ')
     assert done.stderr.endswith("; change it in THEANO_FLAGS or ~/.theanorc\n")
     assert done.stderr.count("\n") == 1
 
@@ -98,7 +98,7 @@ def test_a_wrong_value_ends_a_program_in_one_line(tmp_path):
 def test_theano_needs_docstrings(tmp_path):
     (tmp_path / "program.py").write_text("import original_stack, theano")
     done = python("-OO", tmp_path / "program.py")
-    message = "program.py: Theano needs docstrings; leave out -OO or PYTHONOPTIMIZE=2\n"
+    message = "program: Theano needs docstrings; leave out -OO or PYTHONOPTIMIZE=2\n"
     assert (done.returncode, done.stderr) == (2, message)
 
 
@@ -145,12 +145,12 @@ def test_waiting_for_the_compile_lock_is_said(tmp_path, monkeypatch, capsys):
     holder.stdout.readline()
     theano_settings._locked(tmp_path).release()
     holder.communicate()
-    program = Path(sys.argv[0]).name
+    program = Path(sys.argv[0]).stem
     assert capsys.readouterr().err == f"{program}: waiting for another process that compiles\n"
 
 
 def test_the_first_compilation_is_said(tmp_path, capsys):
-    program = Path(sys.argv[0]).name
+    program = Path(sys.argv[0]).stem
     theano_settings._locked(tmp_path / "new").release()
     assert capsys.readouterr().err == f"{program}: compiling, about a minute, once\n"
     theano_settings._locked(tmp_path / "new").release()

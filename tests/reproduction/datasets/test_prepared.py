@@ -219,7 +219,7 @@ def test_a_wait_says_so(tmp_path, capfd):
     while not said and time.monotonic() < deadline:
         said += capfd.readouterr().err
         time.sleep(0.01)
-    assert said == f"waiting for another process, which prepares {folder}/mnist.hdf5\n"
+    assert said.endswith(f": waiting for another process, which prepares {folder}/mnist.hdf5\n")
     holder.release()
     waiter.join()
     assert (folder / "mnist.hdf5").exists()

@@ -291,7 +291,9 @@ def test_a_file_system_without_locks(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(Lock, "_said", False)
     with folder(tmp_path) as run:
         run.finish(FINISHED, ROWS, ARRAYS)
-    assert capsys.readouterr().err.startswith(f"{tmp_path}: this file system has no locks; ")
+    assert capsys.readouterr().err.endswith(
+        f": {tmp_path}: this file system has no locks; do not start the same run twice\n"
+    )
 
 
 def test_fifos(tmp_path):
