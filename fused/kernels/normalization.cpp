@@ -89,8 +89,11 @@ static void normalize(const Block block, const Options options, const float *__r
         shift[c] = beta[block.first + c];
     }
     const auto z = [&](long i, long c) { return (x[i] - mean[c]) * scale[c] + shift[c]; };
-    if (options.rectify) // as Lasagne does, which keeps NaN
-        fill(block, y, [&](long i, long c) { return 0.5f * (z(i, c) + fabsf(z(i, c))); });
+    if (options.rectify)
+        fill(block, y, [&](long i, long c) {
+            const float value = z(i, c);
+            return value <= 0 ? 0 : value; // NaN stays
+        });
     else
         fill(block, y, z);
 }
