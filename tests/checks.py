@@ -49,3 +49,12 @@ def python(*arguments, **environment):
         capture_output=True,
         text=True,
     )
+
+
+def opencl_error(status, routine):
+    """What pyopencl raises where a function of OpenCL fails with this status."""
+    import pyopencl
+
+    out_of_memory = ("MEM_OBJECT_ALLOCATION_FAILURE", "OUT_OF_RESOURCES", "OUT_OF_HOST_MEMORY")
+    kind = pyopencl.MemoryError if status in out_of_memory else pyopencl.RuntimeError
+    return kind(pyopencl._cl._ErrorRecord(routine, getattr(pyopencl.status_code, status), ""))

@@ -44,3 +44,17 @@ def svhn_copy(svhn, tmp_path):
     for path in svhn[0].glob("*.mat"):
         os.link(path, tmp_path / path.name)
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def opencl_device():
+    """The first device of OpenCL."""
+    from original_stack.errors import UserError
+
+    from reproduction.deploy import opencl
+
+    try:
+        opencl.devices()
+    except UserError as reason:
+        pytest.skip(str(reason))
+    return opencl.Device()

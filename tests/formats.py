@@ -6,6 +6,7 @@ import hashlib
 import http.server
 import io
 import json
+import math
 import pickle
 import struct
 import tarfile
@@ -157,4 +158,26 @@ def exported_bnn():
     arrays["negative0"] = words(np.arange(65) < 5)  # ... for -1 of the first 5 units
     arrays.update(dict.fromkeys(("mean", "gamma", "inv_std", "beta"), np.ones(10, np.float32)))
     arrays["bias"] = np.arange(10, dtype=np.float32)
+    return manifest, arrays
+
+
+def random_bnn(image, shapes, pools):
+    """(manifest, arrays) of a network of random bits, whose units are +1 about as often as -1."""
+    from reproduction.deploy import bnn_network
+
+    random = np.random.RandomState(1)
+    arrays = {name: np.float32(random.randn(shapes[-1][1])) for name in bnn_network.LAST}
+    for i, shape in enumerate(shapes):
+        units = shape[1] if len(shape) == 2 else shape[0]
+        inputs = math.prod(shape) // units * (1 if i else 255**2 / 3)
+        arrays[f"weights{i}"] = bnn_network.pack(random.randn(*shape))
+        if i < len(shapes) - 1:
+            arrays[f"threshold{i}"] = np.int32(random.randn(units) * np.sqrt(inputs))
+            arrays[f"negative{i}"] = bnn_network.pack(random.randn(units))
+    layers = [
+        {"kind": {2: "dense", 4: "convolution"}[len(shape)], "shape": shape, "pool": bool(pool)}
+        for shape, pool in zip(shapes, pools, strict=True)
+    ]
+    name = {"dataset": "mnist", "protocol": "p-1", "method": "m", "seed": 1, "test_error": 1.234}
+    manifest = {**name, "format": "bnn", "version": 1, "image": image, "layers": layers}
     return manifest, arrays

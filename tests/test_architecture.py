@@ -133,6 +133,7 @@ def test_only_fused_knows_instructions():
         "reproduction.published",
         "reproduction.datasets.preprocessing",
         "reproduction.deploy.network",
+        "reproduction.deploy.opencl",
         "reproduction.training.hyperparameters",
     ],
 )

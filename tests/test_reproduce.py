@@ -24,7 +24,7 @@ def machine(tmp_path):
     binaries.mkdir()
     for tool in TOOLS:
         (binaries / tool).symlink_to(shutil.which(tool))
-    for name in ("reproduce", "requirements.lock"):
+    for name in ("reproduce", "requirements.lock", "requirements-opencl.lock"):
         shutil.copy(ROOT / name, tmp_path)
     shutil.copytree(ROOT / "original_stack", tmp_path / "original_stack")
     return tmp_path
@@ -130,6 +130,33 @@ def test_settings_of_pip_decide_only_where_packages_come_from(machine, installs)
     assert "PYTHONUTF8=1" in installation
     (environment,) = (machine / ".venv").glob("[0-9a-f]*")
     assert f"--prefix={environment}" in installation[-1].split()
+
+
+def test_opencl_is_added_beside_the_environment(machine, installs):
+    """A folder of its own holds what the environment lacks; nothing else finds it."""
+    installs()
+    (environment,) = (machine / ".venv").glob("[0-9a-f]*")
+    python = environment / "bin/python"
+    lacking = 'case "$2" in "import pyopencl") exit 1 ;; esac'
+    python.write_text(python.read_text().replace("\n", f"\n{lacking}\n", 1))
+    log = machine / "log"
+    for command in (["devices"], ["predict", "f", "i", "--device", "opencl:1"]):
+        log.write_text("")
+        done = reproduce(*command, root=machine, PATH=str(machine / "bin"), LOG=str(log))
+        assert done.returncode == 0
+        (folder,) = set((machine / ".venv").glob("[0-9a-f]*")) - {environment}
+        path = f"{machine}:{machine}/original_stack/site:{folder}/lib/python3.11/site-packages"
+        assert f"PYTHONPATH={path}" in log.read_text().split("\n")
+        if command == ["devices"]:
+            assert done.stderr == (
+                f"reproduce: adding the packages of requirements-opencl.lock in {folder} (once, "
+                "about half a minute)\n"
+            )
+            (pip,) = (line.split() for line in log.read_text().split("\n") if "-m pip" in line)
+            assert {"--require-hashes", "--no-deps", f"--prefix={folder}"} <= set(pip)
+    log.write_text("")
+    reproduce("predict", "f", "i", root=machine, PATH=str(machine / "bin"), LOG=str(log))
+    assert str(folder) not in log.read_text()
 
 
 def test_a_file_system_without_locks(machine, installs):

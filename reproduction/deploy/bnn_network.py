@@ -65,9 +65,7 @@ class Network(network.Network):
         UserError
             If BINARYCONNECT_XNOR names a kernel that the processor does not have.
         """
-        images = np.asarray(images)
-        if images.dtype != np.uint8:
-            images = np.rint(images).astype(np.uint8)
+        images = pixels(images)
         try:
             sums = [self._sums(images[i : i + batch]) for i in range(0, len(images), batch)]
         except ValueError as error:
@@ -119,6 +117,12 @@ def pack(weights):
 def unpack(words, shape):
     """Booleans of that shape, of weights as the file has them."""
     return xnor.unpack_bits(words, math.prod(shape)).reshape(shape)
+
+
+def pixels(images):
+    """Raw pixels as the uint8 that the first layer takes."""
+    images = np.asarray(images)
+    return images if images.dtype == np.uint8 else np.rint(images).astype(np.uint8)
 
 
 def normalized(sums, arrays):

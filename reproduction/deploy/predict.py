@@ -1,5 +1,6 @@
 """Predicted classes of images, by a network that ./reproduce export made."""
 
+import argparse
 import csv
 import io
 import json
@@ -17,17 +18,25 @@ LARGEST = 2**30  # bytes of all arrays of a file: a guard against archives that 
 REMEDY = "expected a file of ./reproduce export, make it again from its run"
 
 
-def load(path):
+def load(path, device=None):
     """The network of a file.
+
+    Parameters
+    ----------
+    path : path
+    device : int or None
+        Number of the OpenCL device that it runs on, see `reproduction.deploy.opencl`. None: this
+        processor.
 
     Returns
     -------
-    network.Network or bnn_network.Network
+    network.Network, bnn_network.Network or opencl.network.Network
 
     Raises
     ------
     UserError
-        If the file cannot be read, is damaged, hostile, or of another version.
+        If the file cannot be read, is damaged, hostile, or of another version; with a device, if
+        it is of floats, or if the device cannot be used.
     """
     try:
         with reading(path, REMEDY):
@@ -38,14 +47,26 @@ def load(path):
             network.need(type(version) is int, "version")
             if version == module.VERSION:
                 module.check(manifest, arrays)
-                return module.Network(manifest, arrays)
+                if device is None:
+                    return module.Network(manifest, arrays)
     except FileNotFoundError:
         raise UserError(
             f"{path} does not exist; ./reproduce export RUN_DIR makes such files"
         ) from None
-    raise UserError(
-        f"{path} is of version {version}, this program reads {module.VERSION}; export the run again"
-    )
+    if version != module.VERSION:
+        raise UserError(
+            f"{path} is of version {version}, this program reads {module.VERSION}; export the run "
+            "again"
+        )
+    if module is network:
+        raise UserError(
+            f"{path} is a network of float activations; --device is for networks of method bnn, "
+            "omit it"
+        )
+    from reproduction.deploy import opencl
+    from reproduction.deploy.opencl.network import Network
+
+    return Network(manifest, arrays, opencl.Device(device))
 
 
 def _module(name):
@@ -63,7 +84,7 @@ def predict(options):
     output = options.output
     if output is not None and os.path.lexists(output) and not os.path.isfile(output):
         raise UserError(f"{output} is not a regular file; give --output another name")
-    deployed = load(options.file)
+    deployed = load(options.file, options.device)
     names, images = read_images(options.images, deployed.manifest["image"], options.scale)
     outputs = deployed.outputs(255 - images if options.invert else images)
     classes = outputs.argmax(axis=1)
@@ -93,6 +114,14 @@ def describe_sizes(deployed):
     return f"weights: {whole:,} bytes as float32, {stored:,} here, {whole / stored:.1f} times less"
 
 
+def _device(text):
+    """Argument type of argparse: the number of an OpenCL device."""
+    name, colon, number = text.partition(":")
+    if name != "opencl" or (colon and not number.isdecimal()):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither opencl nor opencl:NUMBER")
+    return int(number or 0)
+
+
 def main(argv=None):
     parser = Parser(prog="predict", description=__doc__)
     parser.add_argument("file", metavar="FILE", help="made by ./reproduce export")
@@ -111,6 +140,12 @@ def main(argv=None):
     parser.add_argument("--invert", action="store_true", help="for images dark on light")
     parser.add_argument("--scores", action="store_true", help="print the score of each class too")
     parser.add_argument("--output", metavar="CSV", help="also write a table to this file")
+    parser.add_argument(
+        "--device",
+        type=_device,
+        metavar="opencl[:N]",
+        help="run a network of method bnn on this device of ./reproduce devices (0 if not given)",
+    )
     return run(parser, predict, argv)
 
 

@@ -1,7 +1,6 @@
 """Networks as C, against the networks that they are made from, and without warnings."""
 
 import json
-import math
 import shutil
 import struct
 import subprocess
@@ -18,33 +17,13 @@ NAME = {"dataset": "mnist", "protocol": "p-1", "method": "m", "seed": 1, "test_e
 COMPILERS = [compiler for compiler in ("gcc", "clang") if shutil.which(compiler)]
 
 
-def layers_of(shapes, pools):
-    kinds = {2: "dense", 4: "convolution"}
-    return [
-        {"kind": kinds[len(shape)], "shape": shape, "pool": pool}
-        for shape, pool in zip(shapes, pools, strict=True)
-    ]
-
-
 def bnn(image, shapes, pools):
-    """A network of random bits."""
-    random = np.random.RandomState(1)
-    arrays = {name: np.float32(random.randn(10)) for name in bnn_network.LAST}
-    for i, shape in enumerate(shapes):
-        units = shape[1] if len(shape) == 2 else shape[0]
-        inputs = math.prod(shape) // units * (1 if i else 255**2 / 3)
-        arrays[f"weights{i}"] = bnn_network.pack(random.randn(*shape))
-        if i < len(shapes) - 1:
-            arrays[f"threshold{i}"] = np.int32(random.randn(units) * np.sqrt(inputs))
-            arrays[f"negative{i}"] = bnn_network.pack(random.randn(units))
-    layers = layers_of(shapes, pools)
-    manifest = {**NAME, "format": "bnn", "version": 1, "image": image, "layers": layers}
-    return bnn_network.Network(manifest, arrays)
+    return bnn_network.Network(*formats.random_bnn(image, shapes, pools))
 
 
 def floats(shapes):
     random = np.random.RandomState(1)
-    layers = layers_of(shapes, [False] * len(shapes))
+    layers = [{"kind": "dense", "shape": shape, "pool": False} for shape in shapes]
     arrays = {"mean": np.float32(random.rand(1, 28, 28))}
     for i, layer in enumerate(layers):
         layer.update(packed=True, rectify=i < len(layers) - 1)
