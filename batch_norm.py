@@ -1,7 +1,8 @@
-"""Batch normalization of 2015: the released layer, and that of the published MNIST experiments.
+"""Batch normalization of 2015: the released layer, and the layer of the published MNIST code.
 
-Names, parameters and their order are those of the released module. The first layer adds epsilon to
-the standard deviation, not to the variance; the second has no running statistics.
+Names, parameters and the order of the parameters are the same as in the released module. The
+released layer adds epsilon to the standard deviation, not to the variance. The published layer has
+no running statistics.
 """
 
 from collections import OrderedDict
@@ -25,13 +26,13 @@ class BatchNormLayer(lasagne.layers.Layer):
     incoming : Layer or tuple
         The layer below, or its output shape.
     axes : None, int or tuple of int
-        The axes to normalize over; None: all but the second.
+        The axes to normalize over; None means all but the second.
     epsilon : float
         Added to the standard deviation.
     alpha : float
         Weight of the new batch in the running statistics, in (0, 1]: running <- (1 - alpha)
-        running + alpha batch. Every function compiled from an output that is normalized by the
-        batch updates them.
+        running + alpha batch. If an output is normalized by the statistics of the batch, every
+        function compiled from it updates the running statistics.
     nonlinearity : callable or None
         Applied to the normalized activations; None is the identity.
     **kwargs
@@ -40,13 +41,13 @@ class BatchNormLayer(lasagne.layers.Layer):
     Attributes
     ----------
     mean, std, beta, gamma : shared variables
-        Of the input's shape, with size 1 along `axes`. beta and gamma are trained; only beta is
-        regularizable.
+        They have the input's shape, with size 1 along `axes`. beta and gamma are trained; only beta
+        is regularizable.
 
     Raises
     ------
     ValueError
-        If the size of an axis that is not normalized over is not known.
+        If an axis that is not normalized over has an unknown size.
 
     Examples
     --------
@@ -81,12 +82,12 @@ class BatchNormLayer(lasagne.layers.Layer):
         Parameters
         ----------
         input : Theano expression
-            Of the layer's input shape.
+            Has the layer's input shape.
         deterministic : bool
             True at test time.
         batch_norm_use_averages : bool or None
-            True: normalize by the running statistics. False: normalize by the statistics of the
-            batch, and update the running ones. None: as `deterministic`.
+            Whether to normalize by the running statistics. If false, the layer normalizes by the
+            statistics of the batch and updates the running statistics. None means `deterministic`.
         batch_norm_alpha : Theano scalar or None
             If given, replaces `alpha`.
         """
@@ -113,8 +114,8 @@ class BatchNormLayer(lasagne.layers.Layer):
 def batch_norm(layer):
     """Batch normalization between a layer and its nonlinearity (released code).
 
-    The nonlinearity moves to the new layer. The bias of `layer`, which beta makes redundant, is
-    removed.
+    The nonlinearity moves to the new layer. The bias of `layer` is removed, because beta makes it
+    redundant.
 
     Parameters
     ----------
@@ -132,13 +133,13 @@ class CumulativeBatchNormLayer(lasagne.layers.Layer):
     """Batch normalization of the published MNIST code.
 
     The output is nonlinearity(gamma (x - mean) / sqrt(var + epsilon) + beta). There are no running
-    statistics: `cumulative_statistics` recomputes the statistics of test time before each
+    statistics; `cumulative_statistics` recomputes the statistics for test time before each
     evaluation.
 
     Parameters
     ----------
     incoming : Layer or tuple
-        The layer below, of output shape (batch, units), or that shape.
+        The layer below, with output shape (batch, units), or that shape.
     epsilon : float
         Added to the variance.
     nonlinearity : callable or None
@@ -147,7 +148,7 @@ class CumulativeBatchNormLayer(lasagne.layers.Layer):
     Attributes
     ----------
     mean, var, beta, gamma : shared variables of shape (units,)
-        beta and gamma are trained; the published code calls them b and a.
+        beta and gamma are trained; in the published code they are called b and a.
     """
 
     def __init__(self, incoming, epsilon=1e-4, nonlinearity=None, **kwargs):
@@ -170,8 +171,8 @@ class CumulativeBatchNormLayer(lasagne.layers.Layer):
         deterministic : bool
             True at test time.
         batch_norm_use_averages : bool or None
-            True: normalize by the stored statistics. False: by the statistics of the batch. None:
-            as `deterministic`.
+            Whether to normalize by the stored statistics; otherwise the layer normalizes by the
+            statistics of the batch. None means `deterministic`.
         """
         if batch_norm_use_averages is None:
             batch_norm_use_averages = deterministic
@@ -195,9 +196,9 @@ def cumulative_statistics(network, count, **kwargs):
     network : Layer
         The output layer of a network with :class:`CumulativeBatchNormLayer`.
     count : Theano scalar
-        The number of batches so far, this one included.
+        The number of batches so far, including this one.
     **kwargs
-        Passed on to ``lasagne.layers.get_output``, which computes the layers' inputs.
+        Passed on to ``lasagne.layers.get_output``, which computes the inputs of the layers.
 
     Returns
     -------

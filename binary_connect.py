@@ -1,7 +1,8 @@
 """BinaryConnect: propagate with binarized weights; update and clip the real-valued ones.
 
-Courbariaux, Bengio and David, 2015, arXiv:1511.00363, Algorithm 1. Names, parameters and their
-order are those of the released module of 2015, so that a script written for it runs on this one.
+Courbariaux, Bengio and David, 2015, arXiv:1511.00363, Algorithm 1. Names, parameters and the order
+of the parameters are the same as in the released module of 2015: a script written for that module
+runs on this one.
 """
 
 import time
@@ -36,7 +37,7 @@ def hard_sigmoid(x):
 def is_positive(x):
     """Whether x binarizes to +1, elementwise: hard_sigmoid(x) >= 1/2.
 
-    Zero does, and so does a negative x that vanishes beside 1 (DEVIATIONS.md, 1).
+    Zero binarizes to +1, and so does a negative x for which 1 + x rounds to 1 (DEVIATIONS.md, 1).
 
     Parameters
     ----------
@@ -62,13 +63,13 @@ def binarization(W, H, binary=True, deterministic=False, stochastic=False, srng=
     binary : bool
         If false, `W` is returned unchanged.
     deterministic : bool
-        True at test time. Stochastically trained weights are then real-valued (section 2.6,
-        method 2), deterministically trained ones are binarized (method 1).
+        True at test time. Stochastically trained weights then stay real-valued (section 2.6,
+        method 2); deterministically trained weights are binarized (method 1).
     stochastic : bool
-        If true, a weight is +H with probability hard_sigmoid(W / H), drawn at each evaluation.
-        Otherwise it is +H where `is_positive(W / H)`.
+        If true, a weight is +H with probability hard_sigmoid(W / H), sampled again at each
+        evaluation. Otherwise it is +H if `is_positive(W / H)`.
     srng : random stream with Theano's method `binomial`, or fused.PhiloxStream
-        The source of stochastic draws. Those of PhiloxStream are many times faster.
+        The source of random numbers. PhiloxStream samples many times faster.
 
     Returns
     -------
@@ -102,14 +103,14 @@ def random_stream():
 
 
 class _BinarizedWeights:
-    """The part that the two layers share, mixed in before the Lasagne layer.
+    """What both layers share: a mixin that comes before the Lasagne layer.
 
     Attributes
     ----------
     H : float
         Magnitude of the binary weights.
     W_LR_scale : float
-        Factor of the weights' updates.
+        Factor of the updates of the weights.
     Wb : Theano expression
         The binarized weights of the last call of `get_output_for`.
     """
@@ -140,18 +141,18 @@ class _BinarizedWeights:
         Parameters
         ----------
         input : Theano expression
-            Of the layer's input shape.
+            Has the layer's input shape.
         deterministic : bool
             True at test time.
         test_weights : None, "binary", "real" or "ensemble"
-            The weights of test time (section 2.6): binarized by sign, real-valued, or drawn at
-            each evaluation, so that the outputs of several draws can be averaged. None is "binary"
-            for deterministic and "real" for stochastic BinaryConnect, as in the paper.
+            The weights used at test time (section 2.6): binarized by sign, real-valued, or sampled
+            at each evaluation, so that the outputs of several samples can be averaged. None means
+            "binary" for deterministic and "real" for stochastic BinaryConnect, as in the paper.
 
         Raises
         ------
         ValueError
-            If `test_weights` is none of these.
+            If `test_weights` is none of these values.
         """
         stochastic = self.stochastic
         if deterministic and test_weights is not None:
@@ -175,18 +176,19 @@ class DenseLayer(_BinarizedWeights, lasagne.layers.DenseLayer):
     Parameters
     ----------
     incoming : Layer or tuple
-        The layer below, of output shape (batch, ...), or that shape.
+        The layer below, with output shape (batch, ...), or that shape.
     num_units : int
         Number of units; the output has shape (batch, num_units).
     binary : bool
         Whether weights are binarized. If false, this is Lasagne's layer.
     stochastic : bool
-        Stochastic or deterministic binarization.
+        Whether binarization is stochastic; otherwise it is deterministic.
     H : float or "Glorot"
         Magnitude of the binary weights. "Glorot" is sqrt(1.5 / (fan_in + fan_out)).
     W_LR_scale : float, "Glorot" or "Glorot squared"
-        Factor of the weights' updates (section 2.5). "Glorot" is 1 / sqrt(1.5 / (fan_in +
-        fan_out)), for Adam; "Glorot squared" is its square, for SGD and Nesterov momentum.
+        Factor of the updates of the weights (section 2.5). "Glorot", for Adam, is
+        1 / sqrt(1.5 / (fan_in + fan_out)); "Glorot squared", for SGD and Nesterov momentum, is the
+        square of that.
     **kwargs
         Passed on to :class:`lasagne.layers.DenseLayer`.
 
@@ -214,8 +216,8 @@ class DenseLayer(_BinarizedWeights, lasagne.layers.DenseLayer):
 
 
 class _Convolution(lasagne.layers.Conv2DLayer):
-    """Lasagne's layer, with the fused convolution where that computes the same, and with
-    `flip_filters`, which the authors' Lasagne had."""
+    """Lasagne's layer with two additions: the fused convolution, if it computes the same, and
+    `flip_filters`, which the Lasagne of the authors had."""
 
     def __init__(self, *args, flip_filters=True, **kwargs):
         super().__init__(*args, **kwargs)
@@ -240,8 +242,8 @@ class _Convolution(lasagne.layers.Conv2DLayer):
 class Conv2DLayer(_BinarizedWeights, _Convolution):
     """Convolutional layer with binarized weights.
 
-    Input and output have shape (batch, channels, rows, columns). Fan-in is channels x filter area,
-    fan-out is filters x filter area (DEVIATIONS.md, 20).
+    Input and output have shape (batch, channels, rows, columns). Fan-in is channels x filter area
+    and fan-out is filters x filter area (DEVIATIONS.md, 20).
 
     Parameters
     ----------
@@ -252,7 +254,7 @@ class Conv2DLayer(_BinarizedWeights, _Convolution):
     binary, stochastic, H, W_LR_scale
         As in :class:`DenseLayer`.
     flip_filters : bool, optional
-        True, the default, convolves; false correlates.
+        Whether to convolve (the default); otherwise the layer correlates.
     **kwargs
         Passed on to :class:`lasagne.layers.Conv2DLayer`.
 
@@ -287,16 +289,16 @@ def compute_grads(loss, network):
     Parameters
     ----------
     loss : Theano scalar
-        A function of an output of `network`. Other outputs, built before or after it, do not
-        matter (DEVIATIONS.md, 3).
+        A function of an output of `network`. Other outputs of the network do not matter, whether
+        they are built before or after this one (DEVIATIONS.md, 3).
     network : Layer
         The output layer.
 
     Returns
     -------
     list of Theano expressions
-        In the order of ``lasagne.layers.get_all_params(network, binary=True)``. If the loss uses
-        several binarizations of the same weights, their gradients are added.
+        One for each of ``lasagne.layers.get_all_params(network, binary=True)``, in that order. If
+        the loss uses several binarizations of the same weights, their gradients are added.
 
     Examples
     --------
@@ -325,7 +327,7 @@ def clipping_scaling(updates, network):
     Parameters
     ----------
     updates : dict
-        {shared variable: new value}, as the optimizers of Lasagne return it.
+        {shared variable: new value}, as Lasagne's optimizers return it.
     network : Layer
         The output layer.
 
@@ -337,7 +339,7 @@ def clipping_scaling(updates, network):
     Raises
     ------
     ValueError
-        If layers share their weights but not `H` and `W_LR_scale`.
+        If layers share weights but differ in `H` or `W_LR_scale`.
 
     Examples
     --------
@@ -388,22 +390,22 @@ def train(
         val_fn(X, y) returns the loss and the error (a fraction) of one batch.
     batch_size, num_epochs : int
     LR_start, LR_decay : float
-        Learning rate of the first epoch, and its factor from one epoch to the next.
+        The learning rate of the first epoch, and its factor from one epoch to the next.
     X_train, X_val, X_test : arrays, lists or h5py data sets of shape (n, ...)
     y_train, y_val, y_test : arrays, lists or h5py data sets of shape (n, ...)
-        Both functions get full batches only. Training takes the images in a new order each epoch
-        and drops those after the last full batch; evaluation counts every image once
+        `train_fn` and `val_fn` get full batches only. Training shuffles the images in each epoch
+        and drops the images after the last full batch; evaluation counts every image once
         (DEVIATIONS.md, 2).
     save : callable, optional
-        Called without an argument at each best epoch, for `binary_net.train`.
+        Called without an argument after each best epoch; `binary_net.train` needs it.
     shuffle_parts : int
         The training set is cut into this many parts, and each is shuffled separately.
     """
 
     def total(X, y):
-        """Sums of the losses and errors of at most `batch_size` images."""
-        # They are repeated until they fill a batch, because a network may have a fixed batch size.
-        # The first `rest` images occur once more than the others: subtract them.
+        """The sum of the losses and the sum of the errors of at most `batch_size` images."""
+        # The network may have a fixed batch size, so the images are repeated until they fill a
+        # batch. The first `rest` images then occur once more than the others: subtract them.
         rows = np.resize(np.arange(len(X)), batch_size)
         repeats, rest = divmod(batch_size, len(X))
         sums = batch_size * np.array([float(value) for value in val_fn(X[rows], y[rows])])

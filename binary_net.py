@@ -1,8 +1,9 @@
 """Binarized Neural Networks: activations are binarized too.
 
-Courbariaux, Hubara, Soudry, El-Yaniv and Bengio, 2016, arXiv:1602.02830. Names, parameters and
-their order are those of the released module of 2016, so that a script written for it runs on this
-one. Weights are binarized as in `binary_connect`, whose names are here too.
+Courbariaux, Hubara, Soudry, El-Yaniv and Bengio, 2016, arXiv:1602.02830. Names, parameters and the
+order of the parameters are the same as in the released module of 2016: a script written for that
+module runs on this one. Weights are binarized as in `binary_connect`, and this module offers the
+names of `binary_connect` too.
 """
 
 import math
@@ -74,7 +75,9 @@ _round3 = T.Elemwise(round3_scalar, name="round3")
 
 
 def round3(x):
-    """The nearest integer, elementwise; halves are rounded away from zero. The gradient is 1.
+    """The nearest integer, elementwise; halves are rounded away from zero.
+
+    The gradient is taken to be 1.
 
     Examples
     --------
@@ -87,7 +90,7 @@ def round3(x):
 
 
 def _straight_through(x, binary):
-    """`binary`, with the gradient of clip(x, -1, 1) for `x`."""
+    """The value of `binary` with the gradient of clip(x, -1, 1)."""
     clipped = T.clip(x, -1, 1)
     constant = theano.gradient.disconnected_grad
     return constant(binary) + (clipped - constant(clipped))
@@ -105,12 +108,11 @@ def binary_tanh_unit(x):
     >>> y.eval().tolist(), theano.grad(y.sum(), x).eval().tolist()
     ([-1.0, -1.0, 1.0, 1.0], [0.0, 1.0, 1.0, 1.0])
     """
-    one = np.float32(1)
-    return _straight_through(x, T.switch(is_positive(x), one, -one))
+    return _straight_through(x, T.switch(is_positive(x), np.float32(1), np.float32(-1)))
 
 
 def binary_sigmoid_unit(x):
-    """1 where `binary_tanh_unit` is +1 and 0 where it is -1, with half its gradient.
+    """1 where `binary_tanh_unit(x)` is +1 and 0 where it is -1, with half the gradient.
 
     Examples
     --------
@@ -123,8 +125,9 @@ def binary_sigmoid_unit(x):
 class StochasticSignLayer(lasagne.layers.Layer):
     """Stochastic binary activations (section 1.1, equation 2).
 
-    At training time an output is +1 with probability hard_sigmoid(x) and -1 otherwise, drawn at
-    each evaluation; its gradient is that of `binary_tanh_unit`, which applies at test time.
+    At training time an output is +1 with probability hard_sigmoid(x) and -1 otherwise, sampled
+    again at each evaluation; the gradient is the same as for `binary_tanh_unit`. At test time the
+    layer applies `binary_tanh_unit`.
 
     Parameters
     ----------
@@ -146,10 +149,10 @@ class StochasticSignLayer(lasagne.layers.Layer):
 
 
 def scale_pixels(x):
-    """x / 255, for a first layer whose inputs are the integers 2 pixel - 255.
+    """x / 255, the nonlinearity of a first layer whose inputs are the integers 2 pixel - 255.
 
-    float32 holds the sums over these integers exactly; divided by 255, they are the sums over
-    pixels scaled to [-1, 1] (DEVIATIONS.md, 15).
+    float32 holds the sums over these integers exactly. The sums divided by 255 are the sums over
+    pixels that are scaled to [-1, 1] (DEVIATIONS.md, 15).
     """
     return x / np.float32(255)
 
@@ -157,35 +160,35 @@ def scale_pixels(x):
 class BatchNormLayer(lasagne.layers.Layer):
     """Batch normalization of Lasagne 0.2: (x - mean) * gamma / sqrt(var + epsilon) + beta.
 
-    Importing `binary_net` puts it and `batch_norm` into ``lasagne.layers``, where scripts of 2016
-    expect them; Lasagne 0.1 has neither.
+    Lasagne 0.1 has neither this layer nor `batch_norm`, but scripts of 2016 expect both in
+    ``lasagne.layers``; importing `binary_net` puts them there.
 
     Parameters
     ----------
     incoming : Layer or tuple
         The layer below, or its output shape.
     axes : "auto", int or tuple of int
-        The axes to normalize over; "auto": all but the second.
+        The axes to normalize over; "auto" means all but the second.
     epsilon : float
         Added to the variance.
     alpha : float
         Weight of the new batch in the running statistics, in (0, 1].
     beta, gamma : initializer, array, shared variable or None
-        Shift and scale; None: none.
+        Shift and scale; None omits it.
     mean, inv_std : initializer, array or shared variable
-        Running mean and inverse standard deviation, 1 / sqrt(var + epsilon).
+        Running mean and running inverse standard deviation, 1 / sqrt(var + epsilon).
     **kwargs
         Passed on to :class:`lasagne.layers.Layer`.
 
     Attributes
     ----------
     beta, gamma, mean, inv_std : shared variables
-        Of the input's shape without `axes`; the first two are trained.
+        Their shape is the input's without `axes`. beta and gamma are trained.
 
     Raises
     ------
     ValueError
-        If the size of an axis that is not normalized over is not known.
+        If an axis that is not normalized over has an unknown size.
     """
 
     def __init__(
@@ -226,20 +229,24 @@ class BatchNormLayer(lasagne.layers.Layer):
 
         Parameters
         ----------
+        input : Theano expression
+            Has the layer's input shape.
+        deterministic : bool
+            True at test time.
         batch_norm_use_averages : bool or None
-            Whether to normalize by the running statistics; None: if `deterministic`.
+            Whether to normalize by the running statistics; None means `deterministic`.
         batch_norm_update_averages : bool or None
-            Whether to update them by the batch's; None: unless `deterministic`.
+            Whether to update the running statistics; None means not `deterministic`.
         """
         use, update = batch_norm_use_averages, batch_norm_update_averages
         use = deterministic if use is None else use
         update = not deterministic if update is None else update
         identity = lasagne.nonlinearities.identity
-        whole = self.gamma is not None and self.beta is not None
         if (
             update
             and not use
-            and whole
+            and self.gamma is not None
+            and self.beta is not None
             and fused.normalization.applicable(input, self.gamma, self.beta, self.axes, identity)
         ):
             y, mean, std = fused.batch_norm(
@@ -258,13 +265,13 @@ class BatchNormLayer(lasagne.layers.Layer):
         return y + 0 * self._moved(*batch, input) if update else y
 
     def _moved(self, mean, var, input):
-        """An expression that moves the running statistics towards those of a batch."""
+        """An expression that moves the running statistics towards the statistics of a batch."""
         inv_std = T.inv(T.sqrt(var + self.epsilon))
         batch = ((self.mean, mean), (self.inv_std, inv_std))
         return sum(self._broadcast(fused.tracked(*pair, self.alpha), input) for pair in batch)
 
     def _broadcast(self, x, input):
-        """Parameters or statistics `x`, with broadcastable axes where the input is normalized."""
+        """Parameters or statistics `x`, broadcastable over the axes that are normalized over."""
         sizes = iter(range(input.ndim - len(self.axes)))
         return x.dimshuffle(["x" if i in self.axes else next(sizes) for i in range(input.ndim)])
 
@@ -272,12 +279,13 @@ class BatchNormLayer(lasagne.layers.Layer):
 def batch_norm(layer, **kwargs):
     """Batch normalization of Lasagne 0.2 between a layer and its nonlinearity.
 
-    The layer loses its nonlinearity, which follows in a layer of its own, and its bias, which beta
-    makes redundant.
+    The nonlinearity of `layer` moves to a layer of its own. The bias of `layer` is removed, because
+    beta makes it redundant.
 
     Parameters
     ----------
     layer : Layer
+        Is changed.
     **kwargs
         Passed on to :class:`BatchNormLayer`.
 
@@ -298,7 +306,7 @@ def _missing(name):
     )
 
 
-# Names of Lasagne 0.2, where scripts of 2016 expect them.
+# Scripts of 2016 expect these names of Lasagne 0.2.
 for _module in (lasagne.layers, lasagne.layers.normalization):
     _module.BatchNormLayer, _module.batch_norm = BatchNormLayer, batch_norm
 lasagne.layers.normalization.__all__ += ["BatchNormLayer", "batch_norm"]
@@ -312,10 +320,10 @@ def normalize_and_binarize(network, hidden, shift_based=False):
     ----------
     network : Layer
     hidden : bool
-        False for the output layer, which is only normalized.
+        False for the output layer, which is normalized but not binarized.
     shift_based : bool
-        True for the Torch7 experiments: shift-based batch normalization and stochastic
-        activations. False for the Theano experiments.
+        Whether to use shift-based batch normalization and stochastic activations, as in the Torch7
+        experiments; otherwise the layers are those of the Theano experiments.
 
     Returns
     -------
@@ -352,8 +360,8 @@ def train(
     model : Layer
         The output layer.
     save_path : path, optional
-        An .npz file for the parameters of the best epoch: real-valued weights, in the order of
-        ``lasagne.layers.get_all_param_values``.
+        An .npz file that receives the parameters of the best epoch. Weights are real-valued, and
+        the order is that of ``lasagne.layers.get_all_param_values``.
     """
 
     def save():

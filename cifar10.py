@@ -1,6 +1,7 @@
-"""CIFAR-10: a convolutional network of six convolutions and three dense layers, without data
-augmentation; on whitened images (BinaryConnect, section 3.2), or on raw pixels with binary
-activations (Binarized Neural Networks, section 2.2)."""
+"""CIFAR-10: a network of six convolutions and three dense layers, without data augmentation.
+
+Its inputs are whitened images (BinaryConnect, section 3.2), or raw pixels if activations are binary
+(Binarized Neural Networks, section 2.2)."""
 
 import sys
 from dataclasses import dataclass, field, replace
@@ -23,7 +24,8 @@ WIDTHS = 0.001, 8  # factors of the numbers of filters and units
 
 @dataclass(frozen=True)
 class Hyperparameters(hyperparameters.Hyperparameters):
-    """Hyperparameters of a convolutional network; fields with `option` are options of the page."""
+    """Hyperparameters of a convolutional network. Fields with `option` become command-line
+    options."""
 
     filters: Width = 128  # of the first two convolutions; twice as many after each max pooling
     units: Width = 1024  # of the two dense layers
@@ -49,7 +51,7 @@ class Hyperparameters(hyperparameters.Hyperparameters):
 
     @property
     def choices(self):
-        """The rows of Table 1 are chosen by what that table compares."""
+        """Rows of Table 1 are also chosen by optimizer and scaling, which that table compares."""
         if not self.protocol.startswith("table1"):
             return super().choices
         scaling = "off" if self.W_LR_scale == 1 else "on"
@@ -87,8 +89,8 @@ BNN_TORCH7 = replace(
 def _table1(optimizer, scaling, W_LR_scale, LR_start):
     """A row of Table 1, which compares optimizers with and without scaling of the learning rates.
 
-    The paper does not describe the small network. The optimizer and the scaling are the paper's,
-    the rest is our inference (DEVIATIONS.md, 14). The rate decays as far as in Table 2.
+    The paper does not describe the small network: it names only the optimizer and the scaling, and
+    the rest is our inference (DEVIATIONS.md, 14). The rate decays by the same factor as in Table 2.
     """
     return replace(
         PAPER,
@@ -120,18 +122,18 @@ ROWS = [
 def build_network(hp):
     """2 x 128C3 - MP2 - 2 x 256C3 - MP2 - 2 x 512C3 - MP2 - 2 x 1024FC - classes.
 
-    Batch normalization follows each convolution (after max pooling) and each dense layer. ReLU, or
-    for method bnn binary activations, follow all but the last.
+    Batch normalization follows each convolution (after max pooling) and each dense layer. All
+    layers but the last have ReLU, or binary activations for method bnn.
 
     Parameters
     ----------
     hp : Hyperparameters
-        Also of SVHN.
+        The hyperparameters of SVHN fit too.
 
     Returns
     -------
     Layer
-        The output layer, of output shape (batch, classes).
+        The output layer, with output shape (batch, classes).
     """
 
     def normalized(net, hidden):

@@ -1,6 +1,7 @@
-"""Permutation-invariant MNIST: a multilayer perceptron of three hidden layers, as in the published
-experiments (BinaryConnect, section 3.1: protocol paper), the released script (release), or those of
-Binarized Neural Networks (section 2.1: protocols bnn-theano and bnn-torch7)."""
+"""Permutation-invariant MNIST: a multilayer perceptron of three hidden layers.
+
+Protocol paper repeats the published experiments (BinaryConnect, section 3.1), release the released
+script, bnn-theano and bnn-torch7 the experiments of Binarized Neural Networks (section 2.1)."""
 
 import sys
 from dataclasses import dataclass, replace
@@ -22,13 +23,13 @@ from reproduction.training.records import Share, Width
 
 @dataclass(frozen=True)
 class Hyperparameters(hyperparameters.Hyperparameters):
-    """Hyperparameters of MNIST's network. README.md describes the protocols, DEVIATIONS.md the
-    choices for which there is no source."""
+    """Hyperparameters of MNIST's network. README.md describes the protocols; DEVIATIONS.md
+    describes the choices for which there is no source."""
 
     num_units: Width = 1024  # in each of three hidden layers
-    cumulative_batch_norm: bool = True  # of the published code; otherwise of the released code
-    dropout_in: Share = 0.0  # share of inputs dropped
-    dropout_hidden: Share = 0.0  # share of hidden units dropped
+    cumulative_batch_norm: bool = True  # as in the published code; otherwise as in the released one
+    dropout_in: Share = 0.0  # share of the inputs that are dropped
+    dropout_hidden: Share = 0.0  # share of the hidden units that are dropped
 
 
 PAPER = Hyperparameters(
@@ -112,7 +113,7 @@ class DropoutLayer(lasagne.layers.Layer):
     incoming : Layer or tuple
         The layer below, or its output shape.
     p : float
-        Share of the inputs that are set to zero in training; others are divided by 1 - p.
+        Share of the inputs that are set to zero in training; the others are divided by 1 - p.
     """
 
     def __init__(self, incoming, p, **kwargs):
@@ -133,8 +134,8 @@ class DropoutLayer(lasagne.layers.Layer):
 def build_network(hp):
     """784 - 3 x num_units - classes.
 
-    Batch normalization follows each dense layer. ReLU, or for method bnn binary activations, follow
-    all but the last.
+    Batch normalization follows each dense layer. All but the last have ReLU, or binary activations
+    for method bnn.
 
     Parameters
     ----------
@@ -143,10 +144,10 @@ def build_network(hp):
     Returns
     -------
     Layer
-        The output layer, of output shape (batch, classes).
+        The output layer, with output shape (batch, classes).
     """
     weights = hp.weights
-    if hp.cumulative_batch_norm:  # the published code: no bias, weights start uniform on (-2H, 2H)
+    if hp.cumulative_batch_norm:  # published code: no bias, initial weights uniform on (-2H, 2H)
         weights.update(b=None, W=lasagne.init.GlorotUniform())
     net = InputLayer((None, 1, 28, 28))
     if hp.dropout_in:

@@ -20,8 +20,8 @@ import fused
 class _AP2(UnaryScalarOp):
     """See `ap2`."""
 
-    # The sign and exponent of a float32 are a power of two. The mantissa of sqrt(2) is 0x3504F3;
-    # adding 0x4AFB0C carries every larger mantissa into the exponent.
+    # The sign and exponent of a float32 alone are a power of two. The mantissa of sqrt(2) is
+    # 0x3504F3; adding 0x4AFB0C carries every larger mantissa into the exponent.
     def impl(self, x):
         bits = np.float32(x).view(np.uint32) + np.uint32(0x4AFB0C)
         return (bits & np.uint32(0xFF800000)).view(np.float32)
@@ -59,7 +59,7 @@ def ap2(x):
     Parameters
     ----------
     x : float32 Theano expression
-        Finite; zero, or at least 2^-126 in magnitude.
+        Finite, and either zero or at least 2^-126 in magnitude.
 
     Examples
     --------
@@ -78,7 +78,7 @@ class ShiftBatchNormLayer(lasagne.layers.Layer):
     Parameters
     ----------
     incoming : Layer or tuple
-        The layer below, of output shape (batch, channels, ...), or that shape.
+        The layer below, with output shape (batch, channels, ...), or that shape.
     epsilon : float
         Added to the variance.
     alpha : float
@@ -107,8 +107,11 @@ class ShiftBatchNormLayer(lasagne.layers.Layer):
         self.inv_std = self.add_param(constant(1), shape, "inv_std", **fixed)
 
     def get_output_for(self, input, deterministic=False, **kwargs):
-        """The normalized input: by the running statistics if `deterministic`, otherwise by the
-        statistics of the batch, which then update the running ones."""
+        """The normalized input.
+
+        If `deterministic`, the layer normalizes by the running statistics. Otherwise it normalizes
+        by the statistics of the batch and updates the running statistics.
+        """
         pattern = ["x", 0, *["x"] * (input.ndim - 2)]
         beta, gamma = self.beta.dimshuffle(pattern), self.gamma.dimshuffle(pattern)
         if deterministic:
@@ -133,7 +136,7 @@ def shift_adamax(loss_or_grads, params, learning_rate=2**-10, beta1=1 - 2**-3, b
     Parameters
     ----------
     loss_or_grads, params, learning_rate, beta1, beta2
-        As for ``lasagne.updates.adamax``; the defaults are the paper's.
+        As in ``lasagne.updates.adamax``; the defaults are from the paper.
 
     Returns
     -------
@@ -154,7 +157,7 @@ def shift_adamax(loss_or_grads, params, learning_rate=2**-10, beta1=1 - 2**-3, b
         v = T.maximum(np.float32(beta2) * v_previous, abs(grad))
         updates[m_previous] = m
         updates[v_previous] = v
-        # Where v is 0, so is m.
+        # If v is 0, m is 0 too.
         updates[param] = param - rate * (m * ap2(T.inv(T.maximum(v, np.float32(1e-30)))))
     updates[t_previous] = t
     return updates

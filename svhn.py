@@ -1,5 +1,7 @@
-"""Street View House Numbers: CIFAR-10's network with half the filters, on 598,388 training images,
-locally normalized (BinaryConnect, section 3.3) or not (Binarized Neural Networks, section 2.3)."""
+"""Street View House Numbers: CIFAR-10's network with half the filters, on 598,388 training images.
+
+Images are locally normalized for BinaryConnect (section 3.3), but not for Binarized Neural Networks
+(section 2.3)."""
 
 import sys
 from dataclasses import dataclass, field, replace
@@ -18,8 +20,8 @@ class Hyperparameters(cifar10.Hyperparameters):
         metadata={
             "option": {
                 "choices": ("released", "all-channels"),
-                "help": "channels that local contrast normalization changes: the first, as in the "
-                "released code, or all",
+                "help": "local contrast normalization of the first channel only, as in the "
+                "released code, or of all channels",
             }
         },
     )
