@@ -79,7 +79,7 @@ def write(options):
 def main(argv=None):
     parser = Parser(prog="evaluate", description=__doc__)
     parser.add_argument("run_dir", metavar="RUN_DIR", type=folder, help="folder of a finished run")
-    parser.add_argument("--data", metavar="DIR", help="where the data files are or are to go")
+    parser.add_argument("--data", metavar="DIR or FILE.npz", help="what the run was trained on")
     return run(parser, write, argv)
 
 

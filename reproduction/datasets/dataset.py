@@ -56,6 +56,12 @@ class Dataset:
     files: tuple
     preprocessing: str
     classes: int = 10
+    own: str = ""  # what data of one's own is called
+
+    @property
+    def title(self):
+        """Its name, which is that of the folder of its results: own data has one of its own."""
+        return f"{self.name}-{self.own}" if self.own else self.name
 
     @property
     def official(self):

@@ -39,7 +39,7 @@ def load(name, path, directories, inputs, lcn):
     Returns
     -------
     Dataset
-        It is not official. Its only file is `path`.
+        It is not official. Its only file is `path`, after which it is called.
 
     Raises
     ------
@@ -47,6 +47,8 @@ def load(name, path, directories, inputs, lcn):
         In one line, what is wrong with the file.
     """
     path = expanded(path)
+    if not path.name.isprintable():
+        raise UserError(f"{str(path)!r}: the name cannot be printed; rename the file")
     md5, sets = _read(path, SHAPES[name])
     files = (File(path.name, md5, False),)
     test_images, test_y = sets.pop("test")
@@ -81,7 +83,7 @@ def load(name, path, directories, inputs, lcn):
     labels = [part.astype(np.int32) for part in (y[train], y[valid], test_y)]
     counts = f"{len(train)} training, {len(valid)} validation{share}, {len(test_y)} test images"
     description += f"; own data of {classes} classes: {counts}"
-    return Dataset(name, *map(Split, X, labels), files, description, classes)
+    return Dataset(name, *map(Split, X, labels), files, description, classes, path.stem)
 
 
 def _read(path, shape):

@@ -76,7 +76,7 @@ def export(trained, dataset, raw):
                 "rectify": normalization.nonlinearity is lasagne.nonlinearities.rectify,
             }
         )
-    manifest = _manifest(trained, "binaryconnect", VERSION, classes, dataset.test)
+    manifest = _manifest(trained, "binaryconnect", VERSION, classes, dataset)
     deployed = Network({**manifest, "preprocessing": kind, "layers": layers}, arrays)
     return deployed, int(np.sum(deployed.predict(_pixels(raw.test)) != classes))
 
@@ -130,20 +130,21 @@ def export_bnn(trained, dataset):
                 )
         kind = "dense" if dense else "convolution"
         layers.append({"kind": kind, "shape": list(W.shape), "pool": _pools(following)})
-    manifest = _manifest(trained, "bnn", bnn_network.VERSION, outputs.argmax(axis=1), dataset.test)
+    manifest = _manifest(trained, "bnn", bnn_network.VERSION, outputs.argmax(axis=1), dataset)
     deployed = bnn_network.Network({**manifest, "layers": layers}, arrays)
     equal = deployed.outputs(_pixels(dataset.test)) == outputs
     return deployed, int(np.sum(~equal.all(axis=1)))
 
 
-def _manifest(trained, name, version, classes, test):
+def _manifest(trained, name, version, classes, dataset):
     """What the manifests of both formats begin with."""
     return {
         "format": name,
         "version": version,
-        **{key: trained.record[key] for key in ("dataset", "protocol", "method", "seed")},
-        "test_error": 100 * float(np.mean(classes != test.y)),
-        "image": list(test.X.shape[1:]),
+        "dataset": dataset.title,
+        **{key: trained.record[key] for key in ("protocol", "method", "seed")},
+        "test_error": 100 * float(np.mean(classes != dataset.test.y)),
+        "image": list(dataset.test.X.shape[1:]),
     }
 
 
@@ -302,7 +303,7 @@ def write(options):
 def main(argv=None):
     parser = Parser(prog="export", description=__doc__)
     parser.add_argument("run_dir", metavar="RUN_DIR", type=folder, help="folder of a finished run")
-    parser.add_argument("--data", metavar="DIR", help="where the data files are or are to go")
+    parser.add_argument("--data", metavar="DIR or FILE.npz", help="what the run was trained on")
     parser.add_argument(
         "--c", metavar="DIR", type=folder, help="also write the network as C99 to this folder"
     )

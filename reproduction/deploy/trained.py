@@ -123,12 +123,16 @@ class TrainedRun:
         """
         name = self.record["dataset"]
         unofficial = not self.record["official_data"]
+        names = [file["name"] for file in self.record["data"]]
+        own = next((file for file in names if file.endswith(".npz")), None)
+        if own and not str(data).endswith(".npz"):
+            raise UserError(f"{self.path} was trained on {own}; name this file with --data")
         dataset = datasets.load(name, data, unofficial, **self.hp.data_options)
         files = [dataclasses.asdict(file) for file in dataset.files]
         if not same_data(self.record, {"data": files, "official_data": dataset.official}):
             raise UserError(
                 f"the {name} files are not those that {self.path} was trained on; name their "
-                "folder with --data"
+                f"{'file' if own else 'folder'} with --data"
             )
         return dataset
 

@@ -42,7 +42,12 @@ def main(dataset_name, rows, build_network, argv=None):
     parser.add_argument(
         "--epochs", type=integer_between(1), help="compresses the learning-rate schedule to as many"
     )
-    parser.add_argument("--data", metavar="DIR", help="where the data files are or are to go")
+    parser.add_argument(
+        "--data",
+        metavar="DIR or FILE.npz",
+        help="where the data files are or are to go; or data of your own, as train_images, "
+        "train_labels, test_images, test_labels (and valid_images, valid_labels), uint8 images",
+    )
     parser.add_argument("--results", metavar="DIR", type=folder, default=original_stack.RESULTS)
     parser.add_argument("--test-weights", choices=TEST_WEIGHTS)
     own = [field for field in dataclasses.fields(rows[0]) if "option" in field.metadata]

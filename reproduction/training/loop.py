@@ -40,7 +40,7 @@ def run(dataset, hp, build_network, seed, results, test_weights=None, resume=Fal
     seed : int
         Of the weights, of every random number and of the order of the training images.
     results : path
-        The run goes to <results>/<dataset>/<protocol>-<method>/seed-<seed>.
+        The run goes to <results>/<dataset's title>/<protocol>-<method>/seed-<seed>.
     test_weights : None, "binary", "real" or "ensemble"
         None: the paper's choice.
     resume, restart : bool
@@ -81,7 +81,7 @@ def run(dataset, hp, build_network, seed, results, test_weights=None, resume=Fal
         "train_images": size,
         "test_images": len(dataset.test.y),
     }
-    path = f"{results}/{dataset.name}/{hp.protocol}-{hp.method}/seed-{seed}"
+    path = f"{results}/{dataset.title}/{hp.protocol}-{hp.method}/seed-{seed}"
     with RunFolder(path, json.loads(json.dumps(configuration)), resume, restart) as folder:
         if folder.run and folder.run["finished"]:
             print(f"{path} is finished; --restart runs it again", file=sys.stderr)

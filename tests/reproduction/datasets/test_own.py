@@ -37,6 +37,7 @@ def test_a_random_sixth_of_the_training_images_validates(tmp_path):
     path = save(tmp_path, content)
     loaded = datasets.load("mnist", path, inputs="signed")
     assert (loaded.name, loaded.official, loaded.classes) == ("mnist", False, 26)
+    assert loaded.title == "mnist-letters"
     assert loaded.files == (File("letters.npz", formats.md5(path.read_bytes()), False),)
     assert loaded.preprocessing == (
         "2 pixel - 255, divided by 255 after the first layer's sum; own data of 26 classes: 100 "
@@ -209,4 +210,10 @@ def test_a_fifo_and_a_damaged_file(tmp_path):
     (tmp_path / "b.npz").write_bytes(b"no zip")
     assert error("mnist", tmp_path / "b.npz") == (
         f"{tmp_path}/b.npz is damaged (File is not a zip file); save it again"
+    )
+
+
+def test_a_name_that_records_cannot_hold(tmp_path):
+    assert error("mnist", tmp_path / "a\n.npz") == (
+        f"'{tmp_path}/a\\n.npz': the name cannot be printed; rename the file"
     )
