@@ -161,6 +161,16 @@ def exported_bnn():
     return manifest, arrays
 
 
+NAME = {"dataset": "mnist", "protocol": "p-1", "method": "m", "seed": 1, "test_error": 1.234}
+
+
+def _layers(shapes, pools):
+    return [
+        {"kind": {2: "dense", 4: "convolution"}[len(shape)], "shape": shape, "pool": bool(pool)}
+        for shape, pool in zip(shapes, pools, strict=True)
+    ]
+
+
 def random_bnn(image, shapes, pools):
     """(manifest, arrays) of a network of random bits, whose units are +1 about as often as -1."""
     from reproduction.deploy import bnn_network
@@ -174,10 +184,28 @@ def random_bnn(image, shapes, pools):
         if i < len(shapes) - 1:
             arrays[f"threshold{i}"] = np.int32(random.randn(units) * np.sqrt(inputs))
             arrays[f"negative{i}"] = bnn_network.pack(random.randn(units))
-    layers = [
-        {"kind": {2: "dense", 4: "convolution"}[len(shape)], "shape": shape, "pool": bool(pool)}
-        for shape, pool in zip(shapes, pools, strict=True)
-    ]
-    name = {"dataset": "mnist", "protocol": "p-1", "method": "m", "seed": 1, "test_error": 1.234}
-    manifest = {**name, "format": "bnn", "version": 1, "image": image, "layers": layers}
-    return manifest, arrays
+    manifest = {**NAME, "format": "bnn", "version": 1, "image": image}
+    return {**manifest, "layers": _layers(shapes, pools)}, arrays
+
+
+def random_floats(image, shapes, pools, preprocessing="centred", packed=True):
+    """(manifest, arrays) of a network of random weights, binary (`packed`) or real."""
+    random = np.random.RandomState(1)
+    layers = _layers(shapes, pools)
+    pixels = math.prod(image)
+    arrays = {}
+    if preprocessing == "centred":
+        arrays["mean"] = np.float32(random.rand(*image))
+    elif preprocessing == "whitened":
+        arrays["mean"] = np.float32(random.rand(pixels))
+        arrays["matrix"] = np.float32(random.randn(pixels, pixels) / math.sqrt(pixels))
+    for i, layer in enumerate(layers):
+        shape = layer["shape"]
+        layer.update(packed=packed, rectify=i < len(layers) - 1)
+        units = shape[1] if len(shape) == 2 else shape[0]
+        W = random.randn(*shape)
+        arrays[f"weights{i}"] = np.packbits(W > 0) if packed else np.float32(W)
+        arrays[f"scale{i}"] = np.float32(random.randn(units))
+        arrays[f"shift{i}"] = np.float32(random.randn(units))
+    manifest = {**NAME, "format": "binaryconnect", "version": 1, "preprocessing": preprocessing}
+    return {**manifest, "image": image, "layers": layers}, arrays

@@ -24,7 +24,7 @@ def machine(tmp_path):
     binaries.mkdir()
     for tool in TOOLS:
         (binaries / tool).symlink_to(shutil.which(tool))
-    for name in ("reproduce", "requirements.lock", "requirements-opencl.lock"):
+    for name in ("reproduce", *(path.name for path in ROOT.glob("requirements*.lock"))):
         shutil.copy(ROOT / name, tmp_path)
     shutil.copytree(ROOT / "original_stack", tmp_path / "original_stack")
     return tmp_path
@@ -157,6 +157,20 @@ def test_opencl_is_added_beside_the_environment(machine, installs):
     log.write_text("")
     reproduce("predict", "f", "i", root=machine, PATH=str(machine / "bin"), LOG=str(log))
     assert str(folder) not in log.read_text()
+
+
+def test_onnx_has_an_environment_of_its_own(machine, installs):
+    installs()
+    (environment,) = (machine / ".venv").glob("[0-9a-f]*")
+    log = machine / "log"
+    for options in (["--onnx=f"], ["--qonnx", "f"]):
+        log.write_text("")
+        done = reproduce("export", "run", *options, root=machine, PATH=f"{machine}/bin", LOG=log)
+        assert done.returncode == 0
+        (folder,) = set((machine / ".venv").glob("[0-9a-f]*")) - {environment}
+        assert f"BINARYCONNECT_ONNX={folder}/bin/python" in log.read_text().split("\n")
+    reproduce("export", "run", "--data", "f", root=machine, PATH=f"{machine}/bin", LOG=log)
+    assert set((machine / ".venv").glob("[0-9a-f]*")) == {environment, folder}
 
 
 def test_a_file_system_without_locks(machine, installs):

@@ -6,6 +6,8 @@ contrast normalization.
 
 import numpy as np
 
+THRESHOLD = 1e-4  # smallest divisor of local contrast normalization
+
 
 def center(images):
     """Images minus their mean image.
@@ -97,7 +99,14 @@ def whiten(images, mean, matrix):
     return (rows @ matrix.astype(np.float32)).reshape(images.shape)
 
 
-def local_contrast_normalize(images, channels=None, threshold=1e-4):
+def gaussian_band(size):
+    """The band matrix of the Gaussian of `local_contrast_normalize`, float32 (size, size)."""
+    distance = np.arange(size) - np.arange(size)[:, np.newaxis]
+    weights = np.exp(-(distance**2) / 8.0) * (abs(distance) <= 3)
+    return (weights / np.exp(-(np.arange(-3, 4) ** 2) / 8.0).sum()).astype(np.float32)
+
+
+def local_contrast_normalize(images, channels=None, threshold=THRESHOLD):
     """LeCun's local contrast normalization of some channels, each by itself; others pass unchanged.
 
     Each pixel minus the Gaussian mean of its 7x7 neighbourhood, divided by the Gaussian root mean
@@ -119,11 +128,7 @@ def local_contrast_normalize(images, channels=None, threshold=1e-4):
     -------
     float32 array of the same shape
     """
-    size = images.shape[-1]
-    distance = np.arange(size) - np.arange(size)[:, np.newaxis]
-    weights = np.exp(-(distance**2) / 8.0) * (abs(distance) <= 3)
-    band = (weights / np.exp(-(np.arange(-3, 4) ** 2) / 8.0).sum()).astype(np.float32)
-
+    band = gaussian_band(images.shape[-1])
     result = images.astype(np.float32)
     for channel in range(images.shape[1]) if channels is None else channels:
         pixels = result[:, channel]

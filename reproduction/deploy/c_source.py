@@ -18,7 +18,7 @@ from original_stack.errors import UserError, write_atomically, writing
 
 import numpy as np
 
-from reproduction.deploy import bnn_network
+from reproduction.deploy import bnn_network, network
 
 RUNTIME = Path(__file__).parent / "runtime"
 COMPILERS = ("gcc", "cc", "clang")
@@ -54,14 +54,7 @@ def write(folder, deployed, images):
     scores = scores_of(path, deployed, images)
     if scores is None:
         return f"{path}: not compared, no C compiler was found"
-    expected = deployed.outputs(images)
-    if deployed.manifest["format"] == "bnn":
-        equal = (scores.view(np.uint32) == expected.view(np.uint32)).all(axis=1)
-        what = "scores equal, bit for bit"
-    else:
-        equal = scores.argmax(axis=1) == expected.argmax(axis=1)
-        what = f"scores differ by at most {np.abs(scores - expected).max():.1e}, classes equal"
-    return f"{path}: {what}: {np.sum(equal):,} of {len(images):,} test images"
+    return f"{path}: {network.comparison(deployed, scores, images)}"
 
 
 def sources(deployed, name):

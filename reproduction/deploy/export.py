@@ -21,7 +21,7 @@ from binary_connect import is_positive
 from fused import xnor
 from reproduction import datasets
 from reproduction.datasets import preprocessing
-from reproduction.deploy import bnn_network, c_source
+from reproduction.deploy import bnn_network, c_source, onnx_graph
 from reproduction.deploy.network import VERSION, Network
 from reproduction.deploy.predict import describe_sizes
 from reproduction.deploy.trained import TrainedRun
@@ -296,8 +296,12 @@ def write(options):
     print(f"{path}: test error {deployed.manifest['test_error']:.2f}% with the weights exported")
     print(f"{compared}: {images - unequal:,} of {images:,} test images")
     print(describe_sizes(deployed))
+    pixels = _pixels(raw.test)
     if options.c is not None:
-        print(c_source.write(Path(options.c), deployed, _pixels(raw.test)))
+        print(c_source.write(Path(options.c), deployed, pixels))
+    for path, qonnx in ((options.onnx, False), (options.qonnx, True)):
+        if path is not None:
+            print(onnx_graph.write(path, deployed, pixels, qonnx))
 
 
 def main(argv=None):
@@ -307,6 +311,8 @@ def main(argv=None):
     parser.add_argument(
         "--c", metavar="DIR", type=folder, help="also write the network as C99 to this folder"
     )
+    parser.add_argument("--onnx", metavar="FILE", help="also write the network as ONNX")
+    parser.add_argument("--qonnx", metavar="FILE", help="also write it as QONNX, for FINN")
     return run(parser, write, argv)
 
 

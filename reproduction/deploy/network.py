@@ -117,6 +117,25 @@ class Network:
         return npz(manifest=json.dumps(self.manifest), **self.arrays)
 
 
+def comparison(deployed, scores, images):
+    """How the scores of a network in another form compare with its own, in one line.
+
+    Parameters
+    ----------
+    deployed : Network or bnn_network.Network
+    scores : float32 array of shape (n, classes)
+    images : uint8 array of shape (n, *image)
+    """
+    expected = deployed.outputs(images)
+    if deployed.manifest["format"] == "bnn":
+        equal = (scores.view(np.uint32) == expected.view(np.uint32)).all(axis=1)
+        what = "scores equal, bit for bit"
+    else:
+        equal = scores.argmax(axis=1) == expected.argmax(axis=1)
+        what = f"scores differ by at most {np.abs(scores - expected).max():.1e}, classes equal"
+    return f"{what}: {np.sum(equal):,} of {len(images):,} test images"
+
+
 def _convolve(x, W):
     """True convolution with filters given as columns, turned."""
     n, channels, rows, columns = x.shape

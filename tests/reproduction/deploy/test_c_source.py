@@ -13,7 +13,6 @@ from checks import refusal
 from reproduction.deploy import bnn_network, c_source
 from reproduction.deploy.network import Network
 
-NAME = {"dataset": "mnist", "protocol": "p-1", "method": "m", "seed": 1, "test_error": 1.234}
 COMPILERS = [compiler for compiler in ("gcc", "clang") if shutil.which(compiler)]
 
 
@@ -22,17 +21,7 @@ def bnn(image, shapes, pools):
 
 
 def floats(shapes):
-    random = np.random.RandomState(1)
-    layers = [{"kind": "dense", "shape": shape, "pool": False} for shape in shapes]
-    arrays = {"mean": np.float32(random.rand(1, 28, 28))}
-    for i, layer in enumerate(layers):
-        layer.update(packed=True, rectify=i < len(layers) - 1)
-        units = layer["shape"][1]
-        arrays[f"weights{i}"] = np.packbits(random.randn(*layer["shape"]) > 0)
-        arrays[f"scale{i}"] = np.float32(random.randn(units))
-        arrays[f"shift{i}"] = np.float32(random.randn(units))
-    manifest = {**NAME, "format": "binaryconnect", "version": 1, "preprocessing": "centred"}
-    return Network({**manifest, "image": [1, 28, 28], "layers": layers}, arrays)
+    return Network(*formats.random_floats([1, 28, 28], shapes, [False] * len(shapes)))
 
 
 NETWORKS = {
@@ -129,7 +118,7 @@ def test_bnn_has_no_floating_point():
 def test_classes_of_equal_scores_are_the_first(tmp_path):
     """-0 equals 0, and negative scores are ordered as numbers, not as their bits."""
     manifest, arrays = formats.exported_bnn()
-    manifest.update(NAME)
+    manifest.update(formats.NAME)
     arrays["gamma"] = np.zeros(10, np.float32)
     for beta, best in (
         ([-0.0, 0, -1, -2, 0, 0, 0, 0, 0, 0], 0),
@@ -151,7 +140,7 @@ def test_classes_of_equal_scores_are_the_first(tmp_path):
 
 def test_counts_of_the_head():
     manifest, arrays = formats.exported_bnn()
-    network = bnn_network.Network({**manifest, **NAME}, arrays)
+    network = bnn_network.Network({**manifest, **formats.NAME}, arrays)
     scores, weights = 10 * 66 * 4, 65 * 25 * 4 + 10 * 3 * 4
     assert c_source.sources(network, "net")["net.c"].splitlines()[:10] == [
         "/* net, seed 1: test error 1.23%.",
