@@ -1,16 +1,19 @@
 """Networks as C, against the networks that they are made from, and without warnings."""
 
 import json
+import re
 import shutil
 import struct
 import subprocess
+
+from original_stack import ROOT
 
 import formats
 import numpy as np
 import pytest
 from checks import refusal
 
-from reproduction.deploy import bnn_network, c_source
+from reproduction.deploy import bnn_network, c_source, predict
 from reproduction.deploy.network import Network
 
 COMPILERS = [compiler for compiler in ("gcc", "clang") if shutil.which(compiler)]
@@ -185,3 +188,17 @@ def test_a_folder_that_cannot_be_written(tmp_path):
     assert refusal(c_source.write, tmp_path / "file", network, pixels_of(network)) == (
         f"cannot write {tmp_path}/file/mnist_p_1_m.c: File exists; make it writable or make room"
     )
+
+
+def test_figures_of_the_readme():
+    """They are those of the network in git."""
+    path = ROOT / "results/mnist/paper-stochastic/seed-1/deployed.npz"
+    head = c_source.sources(predict.load(path), "net")["net.c"].split("*/")[0]
+    (error,) = re.findall(r"test error ([0-9.]+)%", head)
+    numbers = {what: n for n, what in re.findall(r"([0-9,]+) (additions|multi|of const)", head)}
+    figures = (
+        f"The network in git: test error {error} %, {path.stat().st_size:,} bytes; in C "
+        f"{numbers['of const']} bytes of constants, {numbers['additions']} additions and "
+        f"subtractions and {numbers['multi']} multiplications for an image."
+    )
+    assert figures in " ".join((ROOT / "README.md").read_text().split())
