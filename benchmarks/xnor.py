@@ -9,6 +9,13 @@ vectorized, on all threads). Packed products take packed operands; networks take
 kernel and Larq Compute Engine, which is not optimized for x86, do a part of the large tasks, and
 their times are scaled up. Rivals take turns, and ratios are taken within a turn. Prints a table and
 writes results/benchmarks/xnor.json and the table in results/benchmarks/README.md.
+
+    ./reproduce benchmark xnor --opencl [N]
+
+The paper's two experiments on device N of ./reproduce devices: the product with n = 8192 and the
+network with 10,000 images, by the packed kernels, by an unoptimized and a tiled float kernel and,
+where libclblast.so.1 is installed, by CLBlast. Writes results/benchmarks/opencl-gpu.json, or
+opencl-cpu.json where the device is a processor.
 """
 
 import argparse
@@ -20,7 +27,7 @@ import types
 from pathlib import Path
 
 from original_stack import machine
-from original_stack.command_line import Parser, run
+from original_stack.command_line import Parser, integer_between, run
 from original_stack.errors import UserError
 
 from rivals import (
@@ -38,6 +45,11 @@ SIZES = (1024, 2048, 4096, 8192)
 UNITS, IMAGES = 4096, 10_000
 LARQ_IMAGES = 100
 PLAIN_OPERATIONS = 2**30  # what the plain kernel does of a task, multiplications and additions
+PUBLISHED = (
+    "Published, on a GTX 750: the product 23 times faster than by the unoptimized kernel and 3.4 "
+    "times faster than by cuBLAS, the network 7 times faster than by the unoptimized kernel "
+    "(Binarized Neural Networks, section 1.6)."
+)
 CHECKED = 8  # rows or images whose results must be equal
 
 
@@ -64,6 +76,14 @@ def plain_product():
     return PlainProduct()
 
 
+def factors(size):
+    """Two matrices of random bits, of the rows of one and the columns of the other factor."""
+    import numpy as np
+
+    random = np.random.RandomState(size)
+    return tuple(random.randint(0, 2, (size, size), np.int8) for _ in range(2))
+
+
 def product(rival, size):
     """A function that multiplies, the part of the rows that it takes, and their first results."""
     import numpy as np
@@ -72,8 +92,7 @@ def product(rival, size):
 
     from fused import xnor
 
-    random = np.random.RandomState(size)
-    a, b = (random.randint(0, 2, (size, size), np.int8) for _ in range(2))
+    a, b = factors(size)
     rows = size
     if rival == "xnor":
         packed, panels = xnor.pack_bits(a), xnor.panels(xnor.pack_bits(b))
@@ -176,12 +195,31 @@ def network(rival, units, images, path):
     return step, len(pixels) / images, step()[:CHECKED].tolist()
 
 
+def rival_of(args):
+    """What `product` and `network` give, for the command line of a rival."""
+    if args.opencl is None:
+        if args.task == "product":
+            return product(args.rival, args.size)
+        return network(args.rival, args.size, args.images, args.path)
+    import opencl_rivals
+
+    on_device = args.opencl, CHECKED
+    if args.task == "product":
+        return opencl_rivals.product(args.rival, factors(args.size), *on_device)
+    return opencl_rivals.network(args.rival, pixels_of(args.images), args.path, *on_device)
+
+
 def rivals_of(task, size, images, path, options):
     """{rival: its process} for a task."""
     from fused import xnor
 
     this = [sys.executable, __file__, "--task", task, "--size", size, "--images", images]
     this += ["--path", path, "--rival"]
+    if options.opencl is not None:
+        from opencl_rivals import rivals_of
+
+        this[-1:-1] = ["--opencl", options.opencl]
+        return {name: Rival([*this, rival]) for name, rival in rivals_of(task).items()}
     rivals = {
         f"xnor, {kernel}": Rival([*this, "xnor"], {**os.environ, "BINARYCONNECT_XNOR": kernel})
         for kernel in xnor.kernels()
@@ -256,6 +294,20 @@ def footnote(weights, facts):
     )
 
 
+def opencl_facts(number):
+    """What the record says of a device, on which the kernels build."""
+    from reproduction.deploy import opencl
+
+    device = opencl.Device(number).device
+    return {"device": opencl.description(device), "is_gpu": opencl.is_gpu(device)}
+
+
+def opencl_footnote(facts):
+    if facts["is_gpu"]:
+        return f"{facts['device']}. {PUBLISHED}"
+    return f"{facts['device']}. These are times of a processor and say nothing of a GPU's."
+
+
 def main(argv=None):
     parser = Parser(
         prog="benchmark xnor",
@@ -264,42 +316,55 @@ def main(argv=None):
     )
     parser.add_argument("--torch-python", help="a Python that imports PyTorch")
     parser.add_argument("--larq-python", help="a Python with requirements-larq.txt installed")
+    parser.add_argument(
+        "--opencl",
+        type=integer_between(0),
+        nargs="?",
+        const=0,
+        metavar="N",
+        help="the paper's experiments on this device of ./reproduce devices (0 if not given)",
+    )
     parser.add_argument("--small", action="store_true", help="a trial with small sizes, no record")
     for name, kind in (("task", str), ("size", int), ("images", int), ("path", Path)):
         parser.add_argument(f"--{name}", type=kind, help=argparse.SUPPRESS)
-    parser.add_argument("--rival", choices=["xnor", "sgemm", "plain"], help=argparse.SUPPRESS)
+    parser.add_argument("--rival", help=argparse.SUPPRESS)
     return run(parser, measure, argv)
 
 
 def measure(args):
     """The command: times all tasks, or serves as a rival of one."""
     if args.rival:
-        if args.task == "product":
-            step, part, results = product(args.rival, args.size)
-        else:
-            step, part, results = network(args.rival, args.size, args.images, args.path)
+        step, part, results = rival_of(args)
         serve(step, least=1, part=part, results=results)
         return
     sizes, units, images = ((256, 512), 256, 300) if args.small else (SIZES, UNITS, IMAGES)
+    tasks = [*(("product", size, 0) for size in sizes), ("network", units, images)]
+    name, mark, facts = "xnor", "./reproduce benchmark xnor", {}
+    if args.opencl is None:
+        tasks.append(("network", units, 1))
+    else:
+        tasks = tasks[-2:]
+        facts = opencl_facts(args.opencl)
+        kind = "gpu" if facts["is_gpu"] else "cpu"
+        name, mark = f"opencl-{kind}", f"{mark} --opencl: {kind}"
     records = []
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "network.npz")
         weights = export_network(units, path)
-        tasks = [("product", size, 0) for size in sizes]
-        for task in [*tasks, ("network", units, images), ("network", units, 1)]:
+        for task in tasks:
             records.append(compare(*task, path, args))
             print("\n".join(table(records[-1:])), flush=True)
     record = {
         "weights_bytes": {"float32": weights[0], "packed": weights[1]},
-        "machine": {**environment(), "versions": records[-1]["versions"]},
+        "machine": {**environment(), "versions": records[-1]["versions"], **facts},
         "records": records,
     }
-    note = footnote(weights, record["machine"])
+    note = opencl_footnote(facts) if facts else footnote(weights, record["machine"])
     print(note)
     if args.small:
         return
-    write_record("xnor", record)
-    update_page("./reproduce benchmark xnor", [*table(records), "", note])
+    write_record(name, record)
+    update_page(mark, [*table(records), "", note])
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@ import sys
 import original_stack
 from original_stack import machine
 
+import formats
+import numpy as np
 import pytest
 
 BENCHMARKS = original_stack.ROOT / "benchmarks"
@@ -86,3 +88,56 @@ def test_page_is_what_its_records_give(rivals):
     assert "\n".join(xnor.table(record["records"])) in page
     weights = record["weights_bytes"].values()
     assert xnor.footnote(tuple(weights), record["machine"]) in page
+
+
+def test_page_names_a_processor_as_one(rivals):
+    """The paper's times, of a GPU, stand beside a GPU's only."""
+    import xnor
+
+    folder = original_stack.ROOT / "results" / "benchmarks"
+    page = (folder / "README.md").read_text()
+    for kind, is_gpu in (("gpu", True), ("cpu", False)):
+        assert page.count(f"<!-- made by ./reproduce benchmark xnor --opencl: {kind} -->") == 1
+        note = xnor.opencl_footnote({"device": "name", "is_gpu": is_gpu})
+        assert note.startswith("name. ")
+        assert ("GTX 750" in note) == is_gpu
+        path = folder / f"opencl-{kind}.json"
+        if path.exists():
+            record = json.loads(path.read_text())
+            assert record["machine"]["is_gpu"] == is_gpu
+            assert "\n".join(xnor.table(record["records"])) in page
+            assert xnor.opencl_footnote(record["machine"]) in page
+
+
+def test_rivals_on_a_device_multiply_alike(rivals, opencl_device, monkeypatch):
+    import opencl_rivals
+
+    monkeypatch.setattr(opencl_rivals.opencl, "Device", lambda number: opencl_device)
+    monkeypatch.setattr(opencl_rivals.opencl, "is_gpu", lambda device: False)
+    monkeypatch.setattr(opencl_rivals, "OPERATIONS", 1)
+    random = np.random.RandomState(0)
+    a, b = random.randint(0, 2, (130, 70)), random.randint(0, 2, (67, 70))
+    expected = ((2 * a - 1) @ (2 * b - 1).T)[:8].tolist()
+    for rival in opencl_rivals.rivals_of("product").values():
+        step, part, results = opencl_rivals.product(rival, (a, b), 0, 8)
+        step()
+        assert part == (1 if rival in ("xnor", "packing") else 64 / 130)
+        assert results == expected
+
+
+def test_rivals_on_a_device_compute_the_network(rivals, opencl_device, monkeypatch, tmp_path):
+    import opencl_rivals
+
+    monkeypatch.setattr(opencl_rivals.opencl, "Device", lambda number: opencl_device)
+    shapes = [[784, 37], [37, 64], [64, 10]]
+    manifest, arrays = formats.random_bnn([1, 28, 28], shapes, [False] * 3)
+    path = formats.exported(tmp_path / "network.npz", manifest, arrays)
+    pixels = np.random.RandomState(0).randint(0, 256, (9, 1, 28, 28)).astype(np.uint8)
+    rivals_here = opencl_rivals.rivals_of("network")
+    assert "packing" not in rivals_here.values()
+    outputs = [
+        opencl_rivals.network(rival, pixels, path, 0, 8)[2] for rival in rivals_here.values()
+    ]
+    assert len(outputs) >= 3
+    assert all(output == outputs[0] for output in outputs)
+    assert len({tuple(image) for image in outputs[0]}) > 3

@@ -163,7 +163,8 @@ class Device:
         """A NumPy array on the device."""
         return self._cl.array.to_device(self.queue, np.ascontiguousarray(array))
 
-    def _empty(self, shape, dtype):
+    def empty(self, shape, dtype):
+        """An array of the device whose values are not set."""
         return self._cl.array.empty(self.queue, shape, dtype)
 
     def _run(self, kernel, size, group, *arguments):
@@ -185,7 +186,7 @@ class Device:
 
     def _float_product(self, kernel, a, b, each):
         (rows, depth), units = a.shape, b.shape[1]
-        c = self._empty((rows, units), np.float32)
+        c = self.empty((rows, units), np.float32)
         size = (-(-units // each), -(-rows // each))
         self._run(kernel, size, (GROUP, GROUP), a, b, rows, depth, units, c)
         return c
@@ -198,7 +199,7 @@ class Device:
         """The signs of the rows, or columns, of float32 `x`, zero being +1, as bits."""
         rows, n = x.shape[::-1] if columns else x.shape
         of_row, of_bit = (1, rows) if columns else (n, 1)
-        bits = self._empty((rows, _words(n)), np.uint32)
+        bits = self.empty((rows, _words(n)), np.uint32)
         self._run("pack", bits.shape[::-1], None, x, n, of_row, of_bit, bits.shape[1], bits)
         return bits
 
@@ -206,7 +207,7 @@ class Device:
         """The bit planes of uint8 `pixels` (n, channels, rows, columns), of each pixel, or of its
         patch of 9 `taps`: bits (n rows columns, 8, words)."""
         n, channels, height, width = pixels.shape
-        bits = self._empty((n * height * width, 8, _words(taps * channels)), np.uint32)
+        bits = self.empty((n * height * width, 8, _words(taps * channels)), np.uint32)
         size = (bits.shape[2], bits.shape[0])
         self._run("planes", size, None, pixels, channels, height, width, taps, bits.shape[2], bits)
         return bits
@@ -214,7 +215,7 @@ class Device:
     def patches(self, bits, height, width):
         """The patches of 3x3 of bits (places, words)."""
         places, words = bits.shape
-        rows = self._empty((places, 9 * words), np.uint32)
+        rows = self.empty((places, 9 * words), np.uint32)
         self._run("patches", rows.shape[::-1], None, bits, height, width, words, rows)
         return rows
 
@@ -230,7 +231,7 @@ class Device:
         height, width : int
             Of the images of a convolution, whose places are the rows.
         """
-        sums = self._empty((len(rows), len(weights)), np.int32)
+        sums = self.empty((len(rows), len(weights)), np.int32)
         self._product("xnor_sums", rows, weights, base, height, width, sums)
         return sums
 
@@ -242,7 +243,7 @@ class Device:
         thresholds : int32 (units,)
         negative : bits (words of units,)
         """
-        bits = self._empty((len(rows), _words(len(weights))), np.uint32)
+        bits = self.empty((len(rows), _words(len(weights))), np.uint32)
         self._product("xnor_bits", rows, weights, base, height, width, thresholds, negative, bits)
         return bits
 
@@ -257,7 +258,7 @@ class Device:
         """2x2 maxima of bits (places, words) of images of height x width; see xnor.cl."""
         places, words = bits.shape
         n = places // (height * width)
-        pooled = self._empty((n * (height // 2) * (width // 2), words), np.uint32)
+        pooled = self.empty((n * (height // 2) * (width // 2), words), np.uint32)
         self._run("pool", pooled.shape[::-1], None, bits, negative, height, width, words, pooled)
         return pooled
 

@@ -8,7 +8,8 @@
    Sizes of work: dimension 0 runs over the last axis of what a kernel writes, dimension 1 over the
    axis before. In the tiled kernels a group of GROUP x GROUP work items computes TILE x TILE outputs
    from parts of both factors in local memory; each work item computes EACH x EACH of them, GROUP
-   apart, so that neighbours read neighbouring memory. */
+   apart, so that neighbours read neighbouring memory. Loops over EACH are unrolled: what they index
+   then stays in registers. */
 
 #define GROUP 16
 #define EACH 4
@@ -46,12 +47,16 @@ TILED void tiled_product(__global const float *a, __global const float *b, int r
         }
         barrier(CLK_LOCAL_MEM_FENCE);
         for (int k = 0; k < GROUP; ++k)
+#pragma unroll
             for (int i = 0; i < EACH; ++i)
+#pragma unroll
                 for (int j = 0; j < EACH; ++j)
                     sums[i][j] += part_a[y + GROUP * i][k] * part_b[k][x + GROUP * j];
         barrier(CLK_LOCAL_MEM_FENCE);
     }
+#pragma unroll
     for (int i = 0; i < EACH; ++i)
+#pragma unroll
         for (int j = 0; j < EACH; ++j) {
             const int row = top + y + GROUP * i, unit = left + x + GROUP * j;
             if (row < rows && unit < units)
@@ -84,7 +89,7 @@ __kernel void pack(__global const float *x, int n, int of_row, int of_bit, int w
 
 /* The place that a tap reads for a place of images of height x width, -1 outside of the image: tap
    3 i + j of a true convolution reads (row + 1 - i, column + 1 - j). */
-int source(int place, int tap, int height, int width)
+static inline int source(int place, int tap, int height, int width)
 {
     const int column = place % width + 1 - tap % 3;
     const int row = place / width % height + 1 - tap / 3;
@@ -95,7 +100,7 @@ int source(int place, int tap, int height, int width)
 
 /* What lies outside around a place: nothing above it 1, below it 2, to its left 4, to its right 8.
    A dense layer has height 0. */
-int edge(int place, int height, int width)
+static inline int edge(int place, int height, int width)
 {
     if (height == 0)
         return 0;
@@ -136,14 +141,16 @@ __kernel void patches(__global const uint *bits, int height, int width, int word
 
 /* Bits that differ between rows [n][planes][words] and weights [units][words], those of plane p
    counted 2^p times, for the outputs of this work item. */
-void count(__global const uint *rows, __global const uint *weights, int n, int units, int planes,
-           int words, __local uint (*part_x)[GROUP + 1], __local uint (*part_w)[GROUP + 1],
-           int (*counts)[EACH])
+static inline void count(__global const uint *rows, __global const uint *weights, int n, int units,
+                         int planes, int words, __local uint (*part_x)[GROUP + 1],
+                         __local uint (*part_w)[GROUP + 1], int (*counts)[EACH])
 {
     const int x = get_local_id(0), y = get_local_id(1);
     const int left = get_group_id(0) * TILE, top = get_group_id(1) * TILE;
     for (int plane = planes - 1; plane >= 0; --plane) {
+#pragma unroll
         for (int i = 0; i < EACH; ++i)
+#pragma unroll
             for (int j = 0; j < EACH; ++j)
                 counts[i][j] *= 2;
         for (int start = 0; start < words; start += GROUP) {
@@ -157,7 +164,9 @@ void count(__global const uint *rows, __global const uint *weights, int n, int u
             }
             barrier(CLK_LOCAL_MEM_FENCE);
             for (int k = 0; k < GROUP; ++k)
+#pragma unroll
                 for (int i = 0; i < EACH; ++i)
+#pragma unroll
                     for (int j = 0; j < EACH; ++j)
                         counts[i][j] +=
                             popcount(part_x[y + GROUP * i][k] ^ part_w[x + GROUP * j][k]);
@@ -175,7 +184,9 @@ TILED void xnor_sums(__global const uint *rows, __global const uint *weights,
     __local uint part_x[TILE][GROUP + 1], part_w[TILE][GROUP + 1];
     int counts[EACH][EACH] = {{0}};
     count(rows, weights, n, units, planes, words, part_x, part_w, counts);
+#pragma unroll
     for (int i = 0; i < EACH; ++i)
+#pragma unroll
         for (int j = 0; j < EACH; ++j) {
             const int row = get_group_id(1) * TILE + get_local_id(1) + GROUP * i;
             const int unit = get_group_id(0) * TILE + get_local_id(0) + GROUP * j;
@@ -200,7 +211,9 @@ TILED void xnor_bits(__global const uint *rows, __global const uint *weights,
         for (int i = 0; i < EACH; ++i)
             packed[y + GROUP * i][x] = 0;
     barrier(CLK_LOCAL_MEM_FENCE);
+#pragma unroll
     for (int i = 0; i < EACH; ++i)
+#pragma unroll
         for (int j = 0; j < EACH; ++j) {
             const int row = get_group_id(1) * TILE + y + GROUP * i;
             const int unit = get_group_id(0) * TILE + x + GROUP * j;

@@ -82,14 +82,14 @@ def test_more_images_than_memory_holds(opencl_device, small, monkeypatch):
 
 def limited(device, monkeypatch, most):
     """Lets the device refuse arrays of more than `most` bytes."""
-    empty = device._empty
+    empty = device.empty
 
     def refusing(shape, dtype):
         if np.prod(shape) * np.dtype(dtype).itemsize > most:
             raise opencl_error("MEM_OBJECT_ALLOCATION_FAILURE", "clCreateBuffer")
         return empty(shape, dtype)
 
-    monkeypatch.setattr(device, "_empty", refusing)
+    monkeypatch.setattr(device, "empty", refusing)
 
 
 def test_memory_that_others_use(opencl_device, small, monkeypatch):

@@ -164,7 +164,7 @@ def test_a_lost_device(opencl_device, monkeypatch):
 
 def test_a_device_without_memory(opencl_device, monkeypatch):
     full = failing("OUT_OF_RESOURCES")
-    monkeypatch.setattr(opencl_device, "_empty", full)
+    monkeypatch.setattr(opencl_device, "empty", full)
     x = opencl_device.put(np.ones((1, 1), np.float32))
     with pytest.raises(UserError) as raised, opencl_device.failures():
         opencl_device.pack(x)
