@@ -1,18 +1,26 @@
-"""What a run runs on."""
+"""What a run runs on, and what is said of its process."""
 
+import datetime
 import hashlib
 import importlib.metadata
 import os
 import platform
+import re
+import resource
+import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import original_stack
 from original_stack import lock, machine
 
 
 def environment():
-    """What a run runs on: versions, image (its base, if in one), processor, threads, commit."""
+    """What a run runs on, see `records.Environment`: versions, image (its base, if in one), system,
+    compiler, processor, threads, commit, and the job of Slurm if it is one."""
+    processor = machine.processor()
+    vectors = re.findall(r"\b(?:sse4|avx|fma|f16c|amx)\w*", processor.get("flags", ""))
     return {
         "versions": {
             "python": platform.python_version(),
@@ -21,8 +29,12 @@ def environment():
         },
         "lock_sha256": hashlib.sha256(lock.LOCK.read_bytes()).hexdigest(),
         "image": os.environ.get("BINARYCONNECT_IMAGE"),
-        "cpu": machine.processor().get("model name", platform.machine()),
+        "system": _system(),
+        "compiler": _compiler(),
+        "cpu": processor.get("model name", platform.machine()),
+        "instructions": sorted(vectors),
         "threads": machine.threads(),
+        "job": _job(os.environ),
         **commit(),
     }
 
@@ -36,6 +48,55 @@ def provenance():
         debian = dict(line.split("\t") for line in shown.stdout.splitlines())
     packages = {package.name: package.version for package in importlib.metadata.distributions()}
     return {**environment(), "packages": dict(sorted(packages.items())), "debian": debian}
+
+
+def process():
+    """What is said of a run's process: its command, and the most memory it had so far, in bytes."""
+    command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {"command": _printable(command), "peak_memory": peak}
+
+
+def now():
+    """Date and time, as records have it."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def _printable(text):
+    """A record has nothing else, see `records.check`."""
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
+def _system():
+    """The distribution and the kernel: "Debian GNU/Linux 12 (bookworm), Linux 6.1.0"."""
+    try:
+        name = platform.freedesktop_os_release()["PRETTY_NAME"]
+    except OSError:
+        name = "unknown"
+    return _printable(f"{name}, {platform.system()} {platform.release()}")
+
+
+def _compiler():
+    """The first line of what Theano's compiler says of its version, or None without a compiler."""
+    theano = sys.modules.get("theano")
+    compiler = theano.config.cxx if theano else "g++"
+    try:
+        done = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return _printable(done.stdout.partition("\n")[0])
+
+
+def _job(variables):
+    """The job of Slurm that environment variables tell of, or None."""
+    if not variables.get("SLURM_JOB_ID"):
+        return None
+    restarts = variables.get("SLURM_RESTART_COUNT", "")
+    return {
+        "id": _printable(variables["SLURM_JOB_ID"]),
+        "node": _printable(variables.get("SLURMD_NODENAME") or platform.node()),
+        "restarts": int(restarts) if re.fullmatch("[0-9]{1,9}", restarts) else 0,
+    }
 
 
 def _version(name):

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 import fused
 from reproduction.published import published
-from reproduction.training.environment import environment
+from reproduction.training.environment import environment, now
 from reproduction.training.model import Model
 from reproduction.training.progress import Progress, Snapshot
 from reproduction.training.run_folder import COLUMNS, RunFolder
@@ -147,16 +147,15 @@ def train(model, hp, dataset, seed, folder):
                 folder.write(progress.record(), progress.rows)
                 if signals.received and progress.epoch < hp.epochs:
                     raise signals.stopped(progress.epoch)
-        folder.finish(progress.record(finished=True), progress.rows, snapshot.best)
+        folder.finish(progress.record(finished=True, ended=now()), progress.rows, snapshot.best)
     return folder.run
 
 
 def _begin(model, folder):
     """Progress and snapshot of a run that begins, or that its checkpoint continues."""
-    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    here = environment()
+    here = {**environment(), "kernels": model.kernels}
     snapshot = Snapshot(model.state(), model.parameter_values())
-    progress = folder.load_checkpoint(snapshot) or Progress(now, here)
+    progress = folder.load_checkpoint(snapshot) or Progress(now(), here)
     progress.move_to(here)
     model.set_state(snapshot.state)
     return progress, snapshot
@@ -186,7 +185,7 @@ def _require_finite(name, loss, epoch, LR, progress, folder):
     """End the run, and say so in its record, if a loss is not finite."""
     if not math.isfinite(loss):
         line = f"the {name} is {loss} in epoch {epoch} at learning rate {LR:.3g}"
-        folder.write(progress.record(stopped=line), progress.rows)
+        folder.write(progress.record(stopped=line, ended=now()), progress.rows)
         raise UserError(f"{line}; lower the learning rate")
 
 

@@ -12,6 +12,7 @@ import theano.tensor as T
 
 import batch_norm
 import binary_connect
+from fused.op import Op
 from shift_based import shift_adamax
 
 ENSEMBLE_SIZE = 16  # networks sampled for test_weights="ensemble"
@@ -103,6 +104,13 @@ class Model:
         shared = self.parameters + [v for f in functions for v in f.get_shared()]
         storages = {id(variable.container): variable for variable in reversed(shared)}
         self.shared = list(reversed(storages.values()))
+
+    @property
+    def kernels(self):
+        """Names of the fused ops of the training step, which the processor decides with the rows:
+        sorted."""
+        nodes = self.train_step.maker.fgraph.toposort()
+        return sorted({type(node.op).__name__ for node in nodes if isinstance(node.op, Op)})
 
     def state(self):
         """{name: array}, a copy of everything that training changes."""

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass, field
 
+from reproduction.training.environment import process
 from reproduction.training.records import Best, Count, EarlierEnvironment, Environment, Row, Seconds
 
 
@@ -68,6 +69,7 @@ class Progress:
             **self.best,
             "started": self.started,
             "seconds": round(self.seconds, 1),
+            **process(),
             **self.environment,
             "earlier": self.earlier,
             **more,

@@ -41,14 +41,27 @@ class File(TypedDict):
     official: bool
 
 
+class Job(TypedDict):
+    """A job of Slurm."""
+
+    id: str
+    node: str
+    restarts: Count
+
+
 class Environment(TypedDict, total=False):
     """What a run runs on."""
 
     versions: dict[str, str]
     lock_sha256: str
     image: str | None
+    system: str  # distribution and kernel
+    compiler: str | None
     cpu: str
+    instructions: list[str]  # of vectors: by them OpenBLAS and the fused ops choose their kernels
+    kernels: list[str]  # the fused ops of a training step
     threads: Count
+    job: Job | None
     git_commit: str | None
     git_dirty: bool | None
 
@@ -98,6 +111,9 @@ class Run(Best, Environment):
     epochs_done: Count
     finished: bool
     started: NotRequired[str]
+    ended: NotRequired[str]
+    command: NotRequired[str]  # of the last process
+    peak_memory: NotRequired[Count]  # in bytes, of the last process
     seconds: float  # below 0 where the clock of an early version was set back
     earlier: NotRequired[list[EarlierEnvironment]]
     stopped: NotRequired[str]
@@ -105,6 +121,8 @@ class Run(Best, Environment):
 
 class FinishedRun(Run):
     """run.json of a finished run."""
+
+    model_sha256: NotRequired[str]  # of model.npz
 
     best_epoch: Count
     valid_error: Percent

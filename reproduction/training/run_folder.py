@@ -6,6 +6,7 @@ Files appear whole or not at all, so that a crash, a kill or a full disk never l
 
 import csv
 import dataclasses
+import hashlib
 import io
 import json
 from pathlib import Path
@@ -142,9 +143,10 @@ class RunFolder:
     def finish(self, run, rows, model):
         """Write the model ({name: array}, the first layer's weights the first), what the figures
         need of it (see `first_layer`) and the final record, and remove the checkpoint."""
-        self._put("model.npz", npz(**model))
+        content = npz(**model)
+        self._put("model.npz", content)
         self._put("first_layer.npz", npz(**first_layer(next(iter(model.values())))))
-        self.write(run, rows)
+        self.write({**run, "model_sha256": hashlib.sha256(content).hexdigest()}, rows)
         self._discard(["checkpoint.npz"])
 
     def _put(self, name, content):

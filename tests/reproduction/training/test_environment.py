@@ -1,12 +1,16 @@
 import hashlib
 import os
+import platform
+import re
 import subprocess
 import sys
 
 import original_stack
-from original_stack import lock
+from original_stack import lock, machine
 
-from reproduction.training import environment
+import numpy as np
+
+from reproduction.training import environment, records
 
 
 def test_environment():
@@ -14,15 +18,45 @@ def test_environment():
     assert facts["versions"]["blas"].startswith("OpenBLAS 0.3.")
     assert facts["threads"] == int(os.environ["OMP_NUM_THREADS"])
     assert facts["cpu"]
-    assert set(facts) == {
-        "versions",
-        "lock_sha256",
-        "image",
-        "cpu",
-        "threads",
-        "git_commit",
-        "git_dirty",
-    }
+    assert set(facts) == set(records.Environment.__annotations__) - {"kernels"}
+    records.check(facts, records.Environment)
+    assert facts["system"].endswith(f", Linux {platform.release()}")
+    assert re.search(r" [0-9]+\.[0-9]+\.[0-9]+", facts["compiler"])
+
+
+def test_instructions_of_vectors(monkeypatch):
+    flags = "fpu sse sse2 sse4_1 avx fma avx512f avx512_vpopcntdq f16c amx_tile fsrm ssse3"
+    monkeypatch.setattr(machine, "processor", lambda: {"flags": flags})
+    expected = ["amx_tile", "avx", "avx512_vpopcntdq", "avx512f", "f16c", "fma", "sse4_1"]
+    assert environment.environment()["instructions"] == expected
+
+
+def test_job_of_slurm(monkeypatch):
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    assert environment.environment()["job"] is None
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    monkeypatch.setenv("SLURMD_NODENAME", "node-3\n")
+    monkeypatch.delenv("SLURM_RESTART_COUNT", raising=False)
+    assert environment.environment()["job"] == {"id": "17", "node": "node-3?", "restarts": 0}
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "2")
+    assert environment.environment()["job"]["restarts"] == 2
+
+
+def test_compiler_that_is_missing(monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.delitem(sys.modules, "theano", raising=False)
+    assert environment.environment()["compiler"] is None
+
+
+def test_process(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["/a/folder/mnist.py", "--results", "a b\n\udcff"])
+    facts = environment.process()
+    assert facts["command"] == "mnist.py --results 'a b??'"
+    block = np.ones(2**25)  # 256 MiB
+    grown = environment.process()["peak_memory"]
+    assert block.nbytes <= grown < 2**36
+    del block
+    assert environment.process()["peak_memory"] >= grown
 
 
 def test_versions_are_those_of_what_is_imported(monkeypatch):

@@ -2,6 +2,7 @@ import contextlib
 import csv
 import dataclasses
 import errno
+import hashlib
 import json
 import math
 import os
@@ -25,7 +26,8 @@ import mnist
 from reproduction.datasets.dataset import Dataset, Split
 from reproduction.datasets.files import File
 from reproduction.training import command_line, loop
-from reproduction.training.environment import environment
+from reproduction.training.environment import environment, process
+from reproduction.training.records import FinishedRun, check
 from reproduction.training.run_folder import RunFolder
 
 RELEASED = dataclasses.replace(
@@ -64,6 +66,13 @@ def test_record(tmp_path):
     assert (record["epochs_done"], record["finished"], record["seed"]) == (6, True, 7)
     assert record["threads"] == machine.threads()
     assert record["versions"]["theano"] == "1.0.5"
+    assert record["started"] <= record["ended"]
+    assert record["command"] == process()["command"]
+    assert 2**26 < record["peak_memory"] <= process()["peak_memory"]
+    model = (folder / "model.npz").read_bytes()
+    assert record["model_sha256"] == hashlib.sha256(model).hexdigest()
+    assert ("BinaryProduct" in record["kernels"]) == machine.has("avx512f", "avx512dq")
+    check(record, FinishedRun)
     _, rows = result(folder)
     assert [row["epoch"] for row in rows] == ["2", "4", "6"]
     errors = [float(row["valid_error"]) for row in rows]
@@ -99,9 +108,11 @@ def test_interrupted_run_ends_as_an_uninterrupted_one(tmp_path, monkeypatch, hp,
 
     record = json.loads((broken / "run.json").read_text())
     assert record["cpu"] == "another"
-    assert record["earlier"] == [{"until_epoch": 2, **here}]
-    assert json.loads((whole / "run.json").read_text())["earlier"] == []
+    other = json.loads((whole / "run.json").read_text())
+    assert record["earlier"] == [{"until_epoch": 2, **here, "kernels": other["kernels"]}]
+    assert other["earlier"] == []
     assert_same_results(whole, broken)
+    assert record["model_sha256"] == other["model_sha256"]
 
 
 DRIVER = """
@@ -157,6 +168,8 @@ def test_killed_and_terminated_process_continues_bit_identically(tmp_path):
 
 class Mean:
     """Stands for a model without compiling: its one parameter follows the mean image."""
+
+    kernels = ()
 
     def __init__(self, network, hp, test_weights):
         self.hp, self.W = hp, np.zeros((784, 10), np.float32)
@@ -294,6 +307,30 @@ def test_a_clock_set_back_does_not_make_times_negative(tmp_path, monkeypatch, wi
         seconds = [float(row["seconds"]) for row in csv.DictReader(f)]
     assert seconds == sorted(seconds)
     assert seconds[0] >= 0
+
+
+def test_a_job_that_slurm_starts_again_is_the_same_run(tmp_path, monkeypatch, without_compiling):
+    def start(restarts):
+        facts = {**environment(), "job": {"id": "17", "node": "node-3", "restarts": restarts}}
+        monkeypatch.setattr(loop, "environment", lambda: facts)
+        return run(dataclasses.replace(SMALL, epochs=4), tmp_path)
+
+    with monkeypatch.context() as patch:
+        calls = iter(range(10**6))
+        step = Mean.train_step
+
+        def interrupted(*args):
+            if next(calls) == 25:  # of ten an epoch
+                signal.raise_signal(signal.SIGTERM)
+            return step(*args)
+
+        patch.setattr(Mean, "train_step", interrupted)
+        with pytest.raises(Stopped):
+            start(0)
+    record = json.loads((start(1) / "run.json").read_text())
+    assert record["job"] == {"id": "17", "node": "node-3", "restarts": 1}
+    earlier = [(part["until_epoch"], part["job"]["restarts"]) for part in record["earlier"]]
+    assert earlier == [(2, 0)]
 
 
 def test_a_corrected_record_is_the_same_run(tmp_path, monkeypatch, without_compiling):
