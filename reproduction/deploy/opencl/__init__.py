@@ -33,10 +33,11 @@ def devices():
         If pyopencl is not installed, or if there is no device.
     """
     cl = pyopencl()
-    try:
-        found = [device for platform in cl.get_platforms() for device in platform.get_devices()]
-    except cl.Error:  # no platform
-        found = []
+    found = []
+    with contextlib.suppress(cl.Error):  # no platform
+        for platform in cl.get_platforms():
+            with contextlib.suppress(cl.Error):  # a driver without its device
+                found += platform.get_devices()
     if not found:
         raise UserError(
             "OpenCL finds no device; install the OpenCL of the GPU's driver, or of the processor "

@@ -1,8 +1,10 @@
 """The kernels of xnor.cl against products of integers by NumPy, exactly, and a device's faults."""
 
 import os
+import re
 import subprocess
 import sys
+from importlib import metadata
 
 import original_stack
 from original_stack import ROOT
@@ -11,6 +13,7 @@ from original_stack.errors import UserError
 import numpy as np
 import pytest
 from checks import opencl_error, refusal
+from packaging.requirements import Requirement
 
 from reproduction.commands import devices
 from reproduction.deploy import opencl
@@ -79,6 +82,21 @@ def test_planes_of_pixels(opencl_device):
         )
 
 
+def test_packages_have_what_they_need(opencl_device):
+    """They are installed without their dependencies, which requirements.lock has."""
+    names = {
+        lock: re.findall(r"^([a-z][\w.-]*)==", (ROOT / lock).read_text(), re.MULTILINE)
+        for lock in ("requirements.lock", "requirements-opencl.lock")
+    }
+    added = names["requirements-opencl.lock"]
+    assert {"pyopencl", "pytools"} <= set(added)
+    assert not set(added) & set(names["requirements.lock"])
+    for name in added:
+        for requirement in map(Requirement, metadata.requires(name) or []):
+            if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+                assert metadata.version(requirement.name) in requirement.specifier, name
+
+
 def test_devices(opencl_device, capsys):
     assert devices.main([]) == 0
     first = capsys.readouterr().out.splitlines()[0]
@@ -88,15 +106,23 @@ def test_devices(opencl_device, capsys):
     assert refusal(opencl.Device, number) == f"there is no device opencl:{number}; {LISTS}"
 
 
-def test_gpus_come_first(opencl_device, monkeypatch):
+def test_gpus_come_first_and_broken_drivers_are_left_out(opencl_device, monkeypatch):
     class Listed:
         def __init__(self, kind):
             self.type = kind
 
     cl = opencl.pyopencl()
     kinds = [cl.device_type.CPU, cl.device_type.GPU, cl.device_type.ACCELERATOR]
-    platform = type("Platform", (), {"get_devices": lambda self: [Listed(kind) for kind in kinds]})
-    monkeypatch.setattr(cl, "get_platforms", lambda: [platform()])
+
+    class Platform:
+        def get_devices(self):
+            return [Listed(kind) for kind in kinds]
+
+    class Broken:
+        def get_devices(self):
+            raise opencl_error("OUT_OF_HOST_MEMORY", "clGetDeviceIDs")
+
+    monkeypatch.setattr(cl, "get_platforms", lambda: [Broken(), Platform()])
     assert [device.type for device in opencl.devices()] == [kinds[1], kinds[0], kinds[2]]
     assert [opencl.is_gpu(device) for device in opencl.devices()] == [True, False, False]
 
