@@ -29,17 +29,14 @@ def model(graph, constants, images):
     ----------
     graph : dict
         `image` ([channels, rows, columns]), `classes`, `text`, `qonnx` (whether it is QONNX),
-        `nodes` ([operator, names of inputs, names of outputs, attributes]) and the node's output
-        that is the `scores`.
+        `nodes` ([operator, names of inputs, names of outputs, attributes]).
     constants : dict of arrays
         {name: array}
     images : int or str
         Their number in a batch, or its name if it may be any.
     """
     pixels = helper.make_tensor_value_info("pixels", TensorProto.UINT8, [images, *graph["image"]])
-    scores = helper.make_tensor_value_info(
-        graph["scores"], TensorProto.FLOAT, [images, graph["classes"]]
-    )
+    scores = helper.make_tensor_value_info("scores", TensorProto.FLOAT, [images, graph["classes"]])
     nodes = [
         helper.make_node(
             operator,
@@ -84,7 +81,7 @@ def run_qonnx(graph, constants, images):
         part = images[start : start + BATCH]
         full = np.concatenate([part, np.zeros((BATCH - len(part), *part.shape[1:]), np.uint8)])
         outputs = execute_onnx(wrapped, {"pixels": full})
-        scores.append(outputs[graph["scores"]][: len(part)])
+        scores.append(outputs["scores"][: len(part)])
     return np.concatenate(scores)
 
 

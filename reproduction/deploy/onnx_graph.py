@@ -1,9 +1,10 @@
 """A deployed network as ONNX, of standard operators only, or as QONNX, whose BipolarQuant makes
 binary weights and activations: +1 from zero on, as here.
 
-The graph takes pixels, uint8 of shape (images, *image), and gives scores, float32 of shape
-(images, classes). It is described here in plain Python; onnx_file.py, which runs in the environment
-of requirements-onnx.lock, makes the file, checks and runs it.
+The graph takes `pixels`, uint8 of shape (images, channels, rows, columns), and gives `scores`,
+float32 of shape (images, classes). Sums of method bnn are integers below 2^24, which float32 holds,
+in whichever order a runtime adds. The graph is described here in plain Python; onnx_file.py, which
+runs in the environment of requirements-onnx.lock, makes the file, checks and runs it.
 """
 
 import json
@@ -66,7 +67,7 @@ def make(graph, images):
     Raises
     ------
     UserError
-        If there is no environment of requirements-onnx.lock.
+        If there is no environment of requirements-onnx.lock, or it fails.
     """
     python = os.environ.get("BINARYCONNECT_ONNX")
     if python is None:
@@ -77,7 +78,11 @@ def make(graph, images):
         (folder / "constants.npz").write_bytes(npz(**graph.constants))
         np.save(folder / "images.npy", np.ascontiguousarray(images, np.uint8))
         environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-        subprocess.run([python, "-P", MAKER, folder], env=environment, check=True)
+        command = [python, "-P", MAKER, folder]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        if done.returncode:
+            reason = (done.stderr.strip() or f"status {done.returncode}").splitlines()[-1]
+            raise UserError(f"{python} did not make the file: {reason}")
         return (folder / "network.onnx").read_bytes(), np.load(folder / "scores.npy")
 
 
@@ -180,7 +185,7 @@ def graph(deployed, qonnx=False):
                 ("Add", "Sub", "Mul", "Mul", "Add"), bnn_network.LAST, strict=True
             ):
                 x = g.add(operator, x, arrays[name])
-    g.description["scores"] = x
+    g.description["nodes"][-1][2] = ["scores"]
     return g
 
 

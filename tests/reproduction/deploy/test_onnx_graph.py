@@ -113,7 +113,7 @@ def test_file(tmp_path, qonnx):
     images = 1 if qonnx else "images"
     pixels, scores, opsets, operators = done.stdout.splitlines()
     assert pixels == f"pixels 2 {[images, 3, 11, 9]}"
-    assert scores.endswith(f" 1 {[images, 10]}")
+    assert scores == f"scores 1 {[images, 10]}"
     expected = [("", 13), ("qonnx.custom_op.general", 1)] if qonnx else [("", 28)]
     assert opsets == f"{expected} mnist, p-1, m, seed 1: test error 1.23%"
     standard = ["Add", "Cast", "Conv", "Flatten", "MatMul", "MaxPool", "Mul", "Sub"]
@@ -157,6 +157,20 @@ def test_without_the_environment(monkeypatch):
     monkeypatch.delenv("BINARYCONNECT_ONNX", raising=False)
     assert refusal(onnx_graph.make, onnx_graph.graph(REAL["real"]()), None) == (
         "there is no ONNX here; use ./reproduce export, which installs it"
+    )
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"), [("echo Traceback, >&2; echo No room >&2;", "No room"), ("", "status 3")]
+)
+def test_an_environment_that_fails(tmp_path, monkeypatch, said, reason):
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\n{said} exit 3\n")
+    python.chmod(0o755)
+    monkeypatch.setenv("BINARYCONNECT_ONNX", str(python))
+    images = np.zeros((1, 1, 28, 28), np.uint8)
+    assert refusal(onnx_graph.make, onnx_graph.graph(REAL["real"]()), images) == (
+        f"{python} did not make the file: {reason}"
     )
 
 
