@@ -14,8 +14,9 @@ writes results/benchmarks/xnor.json and the table in results/benchmarks/README.m
 
 The paper's two experiments on device N of ./reproduce devices: the product with n = 8192 and the
 network with 10,000 images, by the packed kernels, by an unoptimized and a tiled float kernel and,
-where libclblast.so.1 is installed, by CLBlast. Writes results/benchmarks/opencl-gpu.json, or
-opencl-cpu.json where the device is a processor.
+where it is installed (Debian, Ubuntu: apt-get install libclblast1), by CLBlast. Writes
+results/benchmarks/opencl-gpu.json, or opencl-cpu.json where the device is a processor, and their
+tables in the page.
 """
 
 import argparse

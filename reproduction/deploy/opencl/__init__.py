@@ -70,9 +70,8 @@ def pyopencl():
 
 def description(device):
     """Name, kind, memory and driver of a pyopencl.Device, in one line."""
-    kind = (
-        "GPU" if is_gpu(device) else "CPU" if device.type & pyopencl().device_type.CPU else "other"
-    )
+    is_cpu = device.type & pyopencl().device_type.CPU
+    kind = "GPU" if is_gpu(device) else "CPU" if is_cpu else "other"
     return (
         f"{device.name.strip()} ({kind}, {device.global_mem_size / 2**30:.1f} GiB; "
         f"{device.platform.name.strip()}, {device.version.strip()}, driver "
