@@ -1,7 +1,8 @@
 """The test error of a trained run with each of the paper's three kinds of weights (BinaryConnect,
 section 2.6): binary, real, and ensembles of sampled networks.
 
-The command writes evaluation.json beside run.json.
+The command writes evaluation.json beside run.json. It also counts how often the binary kernels of a
+convolutional network repeat (Binarized Neural Networks, section 3.3).
 """
 
 import json
@@ -11,8 +12,10 @@ import original_stack
 from original_stack.command_line import Parser, folder, run
 from original_stack.errors import write_atomically, writing
 
+import lasagne
 import numpy as np
 
+from binary_connect import is_positive
 from reproduction.deploy.trained import TrainedRun
 from reproduction.training.model import Model
 
@@ -36,7 +39,8 @@ def evaluate(trained, dataset):
     -------
     dict
         `binary`, `binary_own_statistics` and `real`: an error; `ensemble`: {size: error}. None and
-        empty for what the network does not have.
+        empty for what the network does not have. With binary convolutions also `unique_kernels`:
+        see the function of that name, for each of them.
     """
     errors = {"binary": None, "binary_own_statistics": None, "real": None, "ensemble": {}}
     for kind in trained.hp.kinds_of_weights:
@@ -48,7 +52,37 @@ def evaluate(trained, dataset):
             errors[kind] = model.evaluate(dataset.test)[1]
         if kind == "binary" and model.renew_statistics(dataset.train):
             errors["binary_own_statistics"] = model.evaluate(dataset.test)[1]
+    if trained.hp.binary and (shares := repetitions(trained.network())):
+        errors["unique_kernels"] = shares
     return errors
+
+
+def repetitions(network):
+    """`unique_kernels` of each convolution of a network with binary weights, a list of float."""
+    layers = lasagne.layers.get_all_layers(network)
+    weights = [layer.W.get_value() for layer in layers if hasattr(layer, "W")]
+    return [unique_kernels(W) for W in weights if W.ndim == 4]
+
+
+def unique_kernels(W):
+    """Percent of unique kernels among those that a layer applies to one of its feature maps.
+
+    A kernel whose signs are all opposite counts as a repetition: its result is the negated one.
+
+    Parameters
+    ----------
+    W : array of shape (filters, channels, rows, columns)
+        Latent or binary weights.
+
+    Returns
+    -------
+    float
+        The mean over the channels.
+    """
+    signs = is_positive(W).reshape(*W.shape[:2], -1)
+    signs = signs ^ signs[..., :1]  # of a kernel and its inverse, the same
+    unique = [len(np.unique(signs[:, channel], axis=0)) for channel in range(W.shape[1])]
+    return 100 * float(np.mean(unique)) / len(W)
 
 
 def _ensembles(model, split):
@@ -74,6 +108,8 @@ def write(options):
     for label, error in errors.items():
         if error is not None:
             print(f"{label:22} {error:6.2f}%")
+    for i, share in enumerate(evaluation.get("unique_kernels", ())):
+        print(f"unique kernels, layer {i} {share:5.1f}%")
 
 
 def main(argv=None):

@@ -1,8 +1,10 @@
 """How many multiplications have a binary operand, and so become additions, in the Theano graph of
 each network. BinaryConnect's section 2 claims about two thirds in training, and all of them at test
-time with deterministic weights.
+time with deterministic weights. The command writes results/multiplications.json, which the report
+reads.
 """
 
+import json
 import os
 import sys
 from collections import Counter
@@ -10,6 +12,7 @@ from unittest import mock
 
 import original_stack
 from original_stack.command_line import Parser, run
+from original_stack.errors import write_atomically, writing
 
 import lasagne
 import numpy as np
@@ -29,6 +32,7 @@ NETWORKS = {
     name: (EXPERIMENTS[name].row("paper", "deterministic"), EXPERIMENTS[name].build_network)
     for name in ("mnist", "cifar10", "svhn")
 }
+PARTS = ("forward", "backward", "weight gradient", "test", "test, element-wise")
 PRODUCTS = (T.Dot, AbstractConv2d, AbstractConv2d_gradInputs, AbstractConv2d_gradWeights)
 MOVES = (T.DimShuffle, T.Reshape, T.Subtensor)  # values stay what they are
 
@@ -148,17 +152,26 @@ def shares(counted):
 
 
 def show(options):
-    """The command: prints a table for each network."""
+    """The command: prints a table for each network and writes the record."""
+    record = {}
     for name, (hp, build_network) in NETWORKS.items():
         counted = count(hp, build_network)
         training, test = shares(counted)
+        parts = {
+            part: {"binary": counted[part, True], "other": counted[part, False]} for part in PARTS
+        }
+        record[name] = {"training": training, "test": test, "parts": parts}
         print(f"{name}: multiplications for one image")
         print(f"  {'':22}{'binary operand':>16}{'other':>16}")
-        for part in ("forward", "backward", "weight gradient", "test", "test, element-wise"):
+        for part in PARTS:
             print(f"  {part:22}{counted[part, True]:16,}{counted[part, False]:16,}")
         print(f"  removed in training: {training:.1f}% (the paper: about two thirds)")
         print(f"  removed at test time, deterministic weights: {test:.1f}% (the paper: all)\n")
     print("Element-wise: batch normalization's scaling of activations, beside the paper's count.")
+    path = original_stack.RESULTS / "multiplications.json"
+    with writing(path, "make it writable or make room"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, (json.dumps(record, indent=1) + "\n").encode())
 
 
 def main(argv=None):

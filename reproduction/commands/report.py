@@ -1,5 +1,5 @@
-"""Compare all runs with the published figures: writes README.md, results.csv and figures/ into the
-folder of the results."""
+"""Compare all runs with the published figures: writes README.md, claims.md, networks.md,
+article.md, results.csv and figures/ into the folder of the results."""
 
 import os
 import sys
@@ -10,19 +10,12 @@ from original_stack.command_line import Parser, folder, run
 from original_stack.errors import Lock, UserError, open_regular, write_atomically, writing
 
 from reproduction.experiments import ROWS
-from reproduction.report import figures
-from reproduction.report.markdown import printable, update_block
-from reproduction.report.page import (
-    COLUMNS,
-    MADE,
-    comparisons,
-    mnist_table,
-    page,
-    read_benchmarks,
-    results_csv,
-    tuning_page,
-)
-from reproduction.report.runs import read_runs
+from reproduction.report import figures, findings
+from reproduction.report.article import article
+from reproduction.report.claims import claims_page
+from reproduction.report.markdown import MADE, printable, update_block
+from reproduction.report.networks import networks_page
+from reproduction.report.page import COLUMNS, mnist_table, page, results_csv, tuning_page
 
 
 def report(options):
@@ -39,19 +32,21 @@ def report(options):
     results = Path(options.results)
     if not os.path.isdir(results):
         raise UserError(f"{results} is not a folder; name one that holds runs with --results")
-    runs, notes = read_runs(results, ROWS)
-    tuned, more = read_runs(results, ROWS, tuning=True)
-    benchmarks, damaged = read_benchmarks(results, ROWS)
-    notes += more + damaged
-    titles, drawn = figures.draw(runs, comparisons(runs))
+    found = findings.read(results, ROWS)
+    titles, drawn = figures.draw(found.runs, found.compared)
     pictures = {title: f"figures/{name}.svg" for name, title in titles.items()}
-    text = page(runs, notes, benchmarks, pictures)
     target = results / "figures"
+    texts = {
+        "results.csv": results_csv(found.runs + found.tuned),
+        "claims.md": claims_page(found),
+        "networks.md": networks_page(found.runs, found.networks),
+        "article.md": article(found, pictures),
+        "README.md": page(found, pictures),
+    }
+    if found.tuned:
+        texts["tuning/README.md"] = tuning_page(found.tuned)
     files = {target / name: content for name, content in drawn.items()}
-    files[results / "results.csv"] = results_csv(runs + tuned).encode()
-    files[results / "README.md"] = text.encode()
-    if tuned:
-        files[results / "tuning" / "README.md"] = tuning_page(tuned).encode()
+    files |= {results / name: content.encode() for name, content in texts.items()}
     before = _start(results / "README.md")
     for path in files:
         if os.path.lexists(path) and not _ours(path, before):
@@ -70,9 +65,9 @@ def report(options):
                     path.unlink()
     if results.resolve() == (original_stack.ROOT / "results").resolve():
         comparison = next(iter(pictures.items()))
-        block = mnist_table(runs, (comparison[0], f"results/{comparison[1]}"))
+        block = mnist_table(found.runs, (comparison[0], f"results/{comparison[1]}"))
         update_block(original_stack.ROOT / "README.md", "./reproduce report", block)
-    print(f"{printable(results / 'README.md')}: {len(runs)} runs, {len(notes)} notes")
+    print(f"{printable(results / 'README.md')}: {len(found.runs)} runs, {len(found.notes)} notes")
 
 
 def _start(path):

@@ -108,7 +108,7 @@ def comparison(compared):
         ("published, ± standard deviation", {"marker": "|", "markersize": 11, "color": "k"}),
         ("ours: a seed", {"marker": "o", "markersize": 4, "color": "0.2", "linestyle": "none"}),
         ("95% interval of ours", {"color": "0.2", "linewidth": 3, "alpha": 0.4}),
-        ("in a reduced setting", {"marker": "o", "color": "0.6", "linestyle": "none"}),
+        ("in another setting", {"marker": "o", "color": "0.6", "linestyle": "none"}),
     ]
     handles = [Line2D([], [], label=label, **{"markersize": 4, **s}) for label, s in shapes]
     figure.legend(handles=handles, loc="outside upper center", ncols=4, frameon=False, fontsize=8)
@@ -140,7 +140,7 @@ def _rows(axis, compared):
         if c.interval:
             axis.plot(c.interval, [y + 0.2] * 2, color=color, linewidth=3, alpha=0.4)
         axis.plot(c.errors, [y + 0.2] * len(c.errors), "o", color=color, markersize=4)
-        reduced = [] if c.runs else [run["test_error"] for run in c.others]
+        reduced = [] if c.runs else [run["test_error"] for run in [*c.unofficial, *c.others]]
         shown = [error for error in reduced if low <= error <= high]
         axis.plot(shown, [y + 0.2] * len(shown), "o", color="0.6", markersize=4)
         if outside := sorted(set(reduced) - set(shown)):

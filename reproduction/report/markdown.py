@@ -2,6 +2,8 @@
 
 from original_stack.errors import UserError, open_regular, reading, write_atomically, writing
 
+MADE = "Made by `./reproduce report` from"  # how a page of this command is recognized
+NAMES = {"mnist": "MNIST", "cifar10": "CIFAR-10", "svhn": "SVHN"}
 END = "<!-- end -->\n"
 
 
@@ -16,6 +18,11 @@ def text(value):
     for character, written in (("|", "\\|"), ("`", "'"), ("<", "&lt;")):
         shown = shown.replace(character, written)
     return shown
+
+
+def signed(difference, half):
+    """A difference and half its interval: "+0.01 ± 0.09"."""
+    return f"{round(difference, 2) + 0.0:+.2f} ± {half:.2f}"  # 0.0: no negative zero
 
 
 def table(header, rows):

@@ -3,37 +3,26 @@ project's README.md."""
 
 import csv
 import io
-import json
 import statistics
 from collections import defaultdict
-from pathlib import Path
-
-from original_stack.errors import UserError, open_regular, reading
 
 from reproduction import published as papers
-from reproduction.report.markdown import printable, table, text
-from reproduction.report.statistics import SEEDS, Comparison, interval, rule, visible
+from reproduction.report.claims import claims, counted, obtained_figures, verdicts
+from reproduction.report.findings import inexact_test_images
+from reproduction.report.markdown import MADE, NAMES, printable, signed, table, text
+from reproduction.report.statistics import SEEDS, comparisons, difference, interval, rule, visible
+from reproduction.report.times import command, cpu_hours, duration, threads_of, time_of_a_run
 
-MADE = "Made by `./reproduce report` from"  # how a page of this command is recognized
 SMALL_NETWORK = """\
 Table 1 of BinaryConnect. The paper does not describe its small network. Ours, and its learning
 rates, are an inference (`DEVIATIONS.md`, 14). The dash is the paper's."""
-# Of ./reproduce benchmark: {step: rows (data set, protocol) of its network and batch size}.
-BENCHMARKS = {
-    "mnist-published": [("mnist", "paper")],
-    "cifar10": [("cifar10", "paper")],
-    # Table 1's network is that of SVHN.
-    "svhn": [
-        ("svhn", "paper"),
-        *(
-            ("cifar10", f"table1-{optimizer}-{scaling}")
-            for optimizer in ("sgd", "nesterov", "adam")
-            for scaling in ("off", "on")
-        ),
-    ],
-    "mnist-bnn": [("mnist", "bnn-theano")],
-    "cifar10-bnn": [("cifar10", "bnn-theano")],
-}
+UNOFFICIAL_DATA = """\
+These runs have the published setting, but a data file whose checksum is not the official one. They
+are not judged. The last column counts the images that are not pixel for pixel the official ones,
+where `unofficial.csv` knows the file."""
+COSTS = """\
+CPU hours of finished runs: hours times threads. The number of runs is in brackets. Evaluations,
+benchmarks and runs that were given up are not included."""
 CURVES = """\
 Curves of three or more seeds are their mean, in a band from the lowest to the highest of them. The
 others are a line each."""
@@ -42,73 +31,54 @@ COLUMNS = [  # of results.csv: what run.json calls it, and its unit
     *("test_error (%)", "test_weights", "departures", "seconds (s)", "threads", "cpu", "graph"),
     *("blas", "git_commit", "git_dirty", "lock_sha256", "official_data"),
 ]
-BENCHMARK_THREADS = 2
-TRAINING_IMAGES = {"mnist": 50000, "cifar10": 45000, "svhn": 598388}
 PAPER_TABLES = {("BinaryConnect", "Table 2"), ("Binarized Neural Networks", "Table 1")}
-NAMES = {"mnist": "MNIST", "cifar10": "CIFAR-10", "svhn": "SVHN"}
 
 
-def comparisons(runs):
-    """Each published test error of a row that is run here, beside its runs.
-
-    Parameters
-    ----------
-    runs : list of Run
-
-    Returns
-    -------
-    list of Comparison
-        In the order of published.csv.
-    """
-    of_row = _grouped(runs, lambda run: run.row)
-    return [
-        Comparison(row, of_row[row["dataset"], row["protocol"], row["method"]])
-        for row in papers.rows()
-        if row["quantity"] == "test error (%)" and row["protocol"]
-    ]
-
-
-def page(runs, notes, benchmarks, pictures):
+def page(findings, pictures):
     """The text of results/README.md.
 
     Parameters
     ----------
-    runs : list of Run
-    notes : list of str
-    benchmarks : dict
-        See `read_benchmarks`.
+    findings : reproduction.report.findings.Findings
     pictures : dict
         {title: path relative to the page} of the figures; the comparison is the first.
     """
-    compared = comparisons(runs)
+    runs, compared = findings.runs, findings.compared
     table1 = [c for c in compared if c.published["protocol"].startswith("table1-")]
     number = f"{len(runs)} finished run{'s' * (len(runs) != 1)}"
+    counts = verdicts(claims(findings))
     (comparison, *others) = [f"![{title}]({path})" for title, path in pictures.items()]
     parts = [
         "# Published and obtained error rates",
         f"{MADE} {number}; no number is typed by hand. Verdicts follow a [rule](#how-to-read). The "
-        "last column names the deviations that matter, by their numbers in `DEVIATIONS.md`. "
-        "[results.csv](results.csv) has a line for each run.",
+        "last column names the deviations that matter, by their numbers in `DEVIATIONS.md`.",
+        "- [article.md](article.md): the reproduction in three pages\n"
+        f"- [claims.md](claims.md): the papers' claims; of {counts.total()} statements, "
+        f"{counted(counts)}\n"
+        "- [networks.md](networks.md): the trained networks\n"
+        "- [results.csv](results.csv): a line for each run",
         comparison,
     ]
     for dataset, name in NAMES.items():
         of_data = [c for c in compared if c.published["dataset"] == dataset and c not in table1]
-        parts += [f"## {name}", _comparison(of_data), _others(dataset)]
+        parts += [f"## {name}", comparison_table(of_data), _others(dataset)]
     parts += ["## CIFAR-10, a small network: optimizers and scaling of the learning rates"]
-    parts += [_comparison(table1), SMALL_NETWORK]
+    parts += [comparison_table(table1), SMALL_NETWORK]
+    parts += _section("## Published setting, unofficial data", unofficial_table(compared))
     parts += [
         "## How to read",
         rule(),
         _visible(compared),
         "## Commands",
-        _commands(compared, benchmarks),
+        _commands(compared, findings.epochs),
     ]
-    parts += _section("## Runs in other settings", _other_settings(runs))
+    parts += _section("## Runs in other settings", _other_settings(compared, runs))
     parts += _section("## Test-time weights", _test_time_weights(runs))
-    parts += ["## Other published figures", _other_figures()]
+    parts += ["## Other published figures", _other_figures(findings)]
+    parts += _section("## Costs", costs(runs, findings.tuned))
     parts += _section("## Figures", "\n\n".join(others and [CURVES, *others]))
     parts += _section("## Machines and versions", _machines(runs))
-    parts += _section("## Notes", "\n".join(f"- {note}" for note in notes))
+    parts += _section("## Notes", "\n".join(f"- {note}" for note in findings.notes))
     return "\n\n".join(parts) + "\n"
 
 
@@ -173,50 +143,6 @@ def _plain(value):
     return f"{value:.10g}" if isinstance(value, float) else printable(value)
 
 
-def command(dataset, protocol, method):
-    """The command line of a row's run, for any seed N."""
-    if protocol.startswith("table1-"):
-        _, optimizer, scaling = protocol.split("-")
-        return f"./reproduce {dataset} --optimizer {optimizer} --lr-scaling {scaling} --seed N"
-    chosen = f" --protocol {protocol}" if protocol != "paper" else ""
-    return f"./reproduce {dataset}{chosen} --method {method} --seed N"
-
-
-def read_benchmarks(results, rows):
-    """Seconds of an epoch's training steps, as ./reproduce benchmark measured them.
-
-    Parameters
-    ----------
-    results : path
-    rows : dict
-        {(data set, protocol, method): Hyperparameters}.
-
-    Returns
-    -------
-    seconds : dict
-        {(data set, protocol): float}.
-    notes : list of str
-        A sentence on each file that is damaged.
-    """
-    found, notes = {}, []
-    row_of = {key[:2]: row for key, row in rows.items()}
-    for step, of_step in BENCHMARKS.items():
-        path = Path(results) / "benchmarks" / f"{step}.json"
-        try:
-            with reading(path, "run ./reproduce benchmark again"), open_regular(path) as f:
-                timed = float(json.loads(f.read())["median_milliseconds"]["fused"])
-                if not 0 < timed < 1e9:
-                    raise ValueError(f"{timed} milliseconds")
-        except FileNotFoundError:
-            continue
-        except UserError as error:
-            notes.append(text(str(error).replace(f"{results}/", "")))
-            continue
-        for row in set(of_step) & row_of.keys():
-            found[row] = row_of[row].steps(TRAINING_IMAGES[row[0]]) * timed / 1000
-    return found, notes
-
-
 def _grouped(items, key):
     groups = defaultdict(list)
     for item in items:
@@ -242,7 +168,7 @@ def _mean(compared):
 
 
 def _delta(compared):
-    return "{:+.2f} ± {:.2f}".format(*compared.difference) if compared.difference else ""
+    return signed(*compared.difference) if compared.difference else ""
 
 
 def _spread(errors):
@@ -253,7 +179,8 @@ def _span(low, high):
     return f"{low:.2f} to {high:.2f}"
 
 
-def _comparison(compared):
+def comparison_table(compared):
+    """Published rows, each a Comparison, as a table."""
     lines = [
         [c.published["protocol"], c.published["label"], _value(c.published), _mean(c)]
         + [_spread(c.errors), len(c.errors), _span(*c.interval) if c.interval else "", _delta(c)]
@@ -306,57 +233,49 @@ def _time_of_a_run(compared, benchmarks):
     return f"{about}{duration(seconds)} ({source})"
 
 
-def time_of_a_run(compared, benchmarks):
-    """How long a run of a row takes.
-
-    Parameters
-    ----------
-    compared : Comparison
-    benchmarks : dict
-        See `read_benchmarks`.
-
-    Returns
-    -------
-    seconds : float or None
-    threads : int
-        That it takes so long with.
-    source : str
-        What says so; "not measured".
-    """
-    timed = [run for run in compared.runs if run["seconds"] > 0]
-    if timed:
-        counts = sorted({text(e.get("threads")) for run in timed for e in run.environments})
-        median = statistics.median(run["seconds"] for run in timed)
-        return median, timed[0]["threads"], f"median of these runs, {_threads(' or '.join(counts))}"
-    row = compared.published
-    key, epochs = (row["dataset"], row["protocol"]), int(row["epochs"] or 0)
-    if key in benchmarks and epochs:
-        return benchmarks[key] * epochs, BENCHMARK_THREADS, "training steps only, by the benchmark"
-    shorter = [
-        run
-        for run in compared.others
-        if run["seconds"] > 0 and all("epochs instead" in d for d in run.departures)
-    ]
-    if shorter and epochs:
-        longest = max(shorter, key=lambda run: run["epochs"])
-        source = f"from a run of {longest['epochs']:,} epochs"
-        return longest["seconds"] / longest["epochs"] * epochs, longest["threads"], source
-    return None, BENCHMARK_THREADS, "not measured"
+def unofficial_table(compared):
+    """The rows whose runs have the published setting but unofficial data; "" if there are none."""
+    lines = []
+    for c in compared:
+        if not c.unofficial:
+            continue
+        errors = [run["test_error"] for run in c.unofficial]
+        images = c.unofficial[0]["test_images"]
+        off = signed(*difference(errors, images, c.published)) if c.published["value"] else ""
+        differing = sorted({inexact_test_images(run) or "not known" for run in c.unofficial})
+        lines.append(
+            [NAMES[c.row[0]], c.row[1], c.published["label"], _value(c.published)]
+            + [f"{statistics.mean(errors):.2f}", _spread(errors), len(errors)]
+            + [_span(*interval(errors, images)), off, " or ".join(differing)]
+        )
+    header = "data set,protocol,method,published,obtained,std,seeds,95% interval,difference"
+    found = table([*header.split(","), "test images that differ from the official ones"], lines)
+    return f"{UNOFFICIAL_DATA}\n\n{found}" if lines else ""
 
 
-def _threads(count):
-    return f"{count} thread{'' if str(count) == '1' else 's'}"
+def costs(runs, tuned):
+    """CPU hours of each row and in total; "" without runs."""
+    lines, totals = [], [0.0] * 4
+    for row in sorted({run.row for run in [*runs, *tuned]}):
+        kinds = (
+            [run for run in runs if run.row == row and not run.departures],
+            [run for run in runs if run.row == row and run.departures],
+            [run for run in tuned if run.row == row],
+        )
+        hours = [sum(map(cpu_hours, kind)) for kind in kinds]
+        hours.append(sum(hours))
+        totals = [total + spent for total, spent in zip(totals, hours, strict=True)]
+        counts = [f" ({len(kind)})" * bool(kind) for kind in kinds]
+        shown = [f"{h:.1f}{n}" if n else "" for h, n in zip(hours, counts, strict=False)]
+        lines.append([*map(text, row), *shown, f"{hours[-1]:.1f}"])
+    lines.append(["all", "", "", *(f"{total:.1f}" for total in totals)])
+    header = ["data set", "protocol", "method", "as published", "other settings", "tuning", "total"]
+    return f"{COSTS}\n\n{table(header, lines)}" if len(lines) > 1 else ""
 
 
-def duration(seconds):
-    """Seconds in the largest unit of which there are two: "2.3 hours"."""
-    for unit, name in ((86400, "days"), (3600, "hours"), (60, "minutes")):
-        if seconds >= 2 * unit:
-            return f"{seconds / unit:.1f} {name}"
-    return f"{seconds:.0f} seconds"
-
-
-def _other_settings(runs):
+def _other_settings(compared, runs):
+    apart = {run.name for c in compared for run in c.unofficial}
+    runs = [run for run in runs if run.name not in apart]
     groups = _grouped((run for run in runs if run.departures), lambda r: (*r.row, _setting(r)))
     lines = []
     for key, group in sorted(groups.items()):
@@ -398,14 +317,24 @@ def _test_time_weights(runs):
     return f"{explained}\n\n{table(header, lines)}" if lines else ""
 
 
-def _other_figures():
+def _other_figures(findings):
+    rows = findings.by_row
+    times = {
+        dataset: f"{seconds / 3600:.3g} on a CPU ({source})"
+        for dataset, protocol in (("mnist", "release"), ("cifar10", "paper"), ("svhn", "paper"))
+        for seconds, _, source in [
+            time_of_a_run(rows[dataset, protocol, "stochastic"], findings.epochs)
+        ]
+        if seconds
+    }
+    obtained = obtained_figures(findings, times)
     lines = [
         [row["paper"], row["table"], NAMES.get(row["dataset"], ""), row["label"], row["quantity"]]
-        + [row["value"] or "not given"]
+        + [row["value"] or "not given", obtained[row["label"], row["dataset"]]]
         for row in papers.rows()
         if row["quantity"] != "test error (%)"
     ]
-    return table(["paper", "table", "data set", "what", "quantity", "published"], lines)
+    return table(["paper", "table", "data set", "what", "quantity", "published", "obtained"], lines)
 
 
 def _machines(runs):
@@ -415,7 +344,7 @@ def _machines(runs):
             versions = dict(environment.get("versions") or {}).items()
             commit = str(environment.get("git_commit") or "unknown")[:12]
             groups[
-                text(f"{environment.get('cpu')}, {_threads(environment.get('threads'))}"),
+                text(f"{environment.get('cpu')}, {threads_of(environment.get('threads'))}"),
                 text(", ".join(f"{name} {version}" for name, version in versions)),
                 text(commit + " with changes" * bool(environment.get("git_dirty"))),
             ].append(text(str(run.record.get("started"))[:10]))

@@ -26,6 +26,7 @@ LARGEST = 64 * 2**20  # bytes of a file of a run, first_layer.npz included
 REMEDY = "restore it or run it again"
 # Hyperparameters younger than the first records, and what the code did before they had a name.
 BEFORE = {"LR_stages": None, "shift_based": False, "classes": 10}
+UNOFFICIAL = "unofficial data"  # the departure of a run whose files are not the official ones
 NAME = re.compile(r"[A-Za-z0-9][\w.+-]{0,63}", re.ASCII)
 PHRASES = {  # of departures that have their own; these come first
     "width": "width {}",
@@ -67,6 +68,11 @@ class Run:
     @property
     def row(self):
         return self["dataset"], self["protocol"], self["method"]
+
+    @property
+    def only_data_departs(self):
+        """Whether it has the published setting, but not on the official files."""
+        return len(self.departures) == 1 and self.departures[0].startswith(UNOFFICIAL)
 
     @property
     def environments(self):
@@ -171,7 +177,7 @@ def departures(record, row):
     found = []
     if not record["official_data"]:
         unofficial = ", ".join(file["name"] for file in record["data"] if not file["official"])
-        found.append(f"unofficial data ({unofficial})")
+        found.append(f"{UNOFFICIAL} ({unofficial})")
     if published(record["dataset"], record["protocol"], record["method"]) is None:
         found.append("no published row")
     if row is None:

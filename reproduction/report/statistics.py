@@ -2,6 +2,7 @@
 
 import math
 import statistics
+from collections import defaultdict
 
 import scipy.stats
 
@@ -26,8 +27,10 @@ side with one run only, it takes the binomial variance of its test error instead
 - *reproduced*: otherwise, so the interval lies within the margin. This is an equivalence test: two
   one-sided tests, each at {side:.1%}, reject a difference of {margin:.0%} or more to either side;
 - *not judged*: the paper gives no figure, or does not describe the network (its Table 1);
-- *reduced setting*: every run of the row departs from the published setting: other data, another
-  size, length or hyperparameter. Such runs are listed apart and never judged;
+- *unofficial data*: the runs have the published setting, but their data files are not the official
+  ones. Such runs are listed apart with their difference and never judged;
+- *reduced setting*: every run of the row departs from the published setting in its size, length or
+  another hyperparameter. Such runs are listed apart and never judged;
 - *missing*: there is no run.
 
 The margin is a choice. It is below the effect that BinaryConnect claims for CIFAR-10, where
@@ -71,6 +74,28 @@ def _can_be_judged(published):
     return bool(protocol and value) and not protocol.startswith("table1-")
 
 
+def comparisons(runs):
+    """Each published test error of a row that is run here, beside its runs.
+
+    Parameters
+    ----------
+    runs : list of Run
+
+    Returns
+    -------
+    list of Comparison
+        In the order of published.csv.
+    """
+    of_row = defaultdict(list)
+    for run in runs:
+        of_row[run.row].append(run)
+    return [
+        Comparison(row, of_row[row["dataset"], row["protocol"], row["method"]])
+        for row in papers.rows()
+        if row["quantity"] == "test error (%)" and row["protocol"]
+    ]
+
+
 class Comparison:
     """A row of published.csv beside the runs of that row.
 
@@ -86,6 +111,8 @@ class Comparison:
         Of the row, among those of its data set.
     runs : list of Run
         Those comparable with the published error, by seed.
+    unofficial : list of Run
+        Those that would be comparable if their data were official, by seed.
     others : list of Run
         Those in other settings.
     errors : list of float
@@ -93,7 +120,7 @@ class Comparison:
     interval, difference : tuple of float or None
         See the functions of that name; None without runs, or without a published error.
     verdict : str
-        See `verdict`; "reduced setting" if all runs are in other settings.
+        See `verdict`; if no run is comparable, "unofficial data" or "reduced setting".
     """
 
     def __init__(self, published, runs):
@@ -101,15 +128,23 @@ class Comparison:
         self.name = published["label"] + ", release" * (published["protocol"] == "release")
         runs = sorted(runs, key=lambda run: run["seed"])
         self.runs = [run for run in runs if not run.departures]
-        self.others = [run for run in runs if run.departures]
+        self.unofficial = [run for run in runs if run.only_data_departs]
+        self.others = [run for run in runs if run.departures and not run.only_data_departs]
         self.errors = [run["test_error"] for run in self.runs]
         images = self.runs[0]["test_images"] if self.runs else 0
         self.verdict = verdict(self.errors, images, published)
-        if self.verdict == "missing" and self.others:
+        if self.verdict == "missing" and self.unofficial:
+            self.verdict = "unofficial data"
+        elif self.verdict == "missing" and self.others:
             self.verdict = "reduced setting"
         self.interval = interval(self.errors, images) if self.runs else None
         judged = self.runs and published["value"]
         self.difference = difference(self.errors, images, published) if judged else None
+
+    @property
+    def row(self):
+        """Its data set, protocol and method."""
+        return tuple(self.published[key] for key in ("dataset", "protocol", "method"))
 
     @property
     def enough(self):
@@ -169,16 +204,71 @@ def difference(errors, images, published):
     difference, half : float
         In percentage points; Welch's interval (see `RULE`).
     """
-    mean, ours, our_df = _moments(errors, images)
     value, runs = float(published["value"]), int(published["runs"] or 1)
     if runs > 1 and published["spread"]:
-        theirs, their_df = float(published["spread"]) ** 2 / runs, runs - 1
+        theirs = value, float(published["spread"]) ** 2 / runs, runs - 1
     else:
-        _, theirs, their_df = _moments([value], images)
-    variance = ours + theirs
-    spread = ours**2 / our_df + theirs**2 / their_df
-    df = variance**2 / spread if spread else math.inf
-    return mean - value, scipy.stats.t.ppf((1 + CONFIDENCE) / 2, df) * math.sqrt(variance)
+        theirs = _moments([value], images)
+    return _welch(_moments(errors, images), theirs)
+
+
+def _welch(ours, theirs):
+    """Difference and half its interval from the `_moments` of both sides."""
+    (mean, variance, df), (their_mean, their_variance, their_df) = ours, theirs
+    total = variance + their_variance
+    spread = variance**2 / df + their_variance**2 / their_df
+    found = total**2 / spread if spread else math.inf
+    half = scipy.stats.t.ppf((1 + CONFIDENCE) / 2, found) * math.sqrt(total)
+    return mean - their_mean, half
+
+
+def paired(first, second):
+    """Mean difference of two quantities over the seeds that they share, and half its 95% interval.
+
+    Parameters
+    ----------
+    first, second : dict
+        {seed: float}
+
+    Returns
+    -------
+    difference : float or None
+        None if no seed is shared.
+    half : float or None
+        Student's t over the seeds; None if only one is shared.
+    seeds : int
+        How many are shared.
+    """
+    found = [first[seed] - second[seed] for seed in first.keys() & second.keys()]
+    if len(found) < 2:
+        return (*found, None, 1) if found else (None, None, 0)
+    mean, variance, df = _moments(found, None)
+    return mean, scipy.stats.t.ppf((1 + CONFIDENCE) / 2, df) * math.sqrt(variance), len(found)
+
+
+def difference_of_errors(first, second, images):
+    """Difference of two mean test errors of runs here, and half its 95% interval.
+
+    Parameters
+    ----------
+    first, second : dict
+        {seed: error in percent}
+    images : int
+        Number of test images.
+
+    Returns
+    -------
+    difference, half : float
+        In percentage points: `paired` if at least two seeds are shared, otherwise Welch's (see
+        `RULE`).
+    pairs : int
+        How many seeds are paired; 0 if the interval is Welch's.
+    """
+    found, half, pairs = paired(first, second)
+    if half is not None:
+        return found, half, pairs
+    ours, theirs = (_moments([*errors.values()], images) for errors in (first, second))
+    return (*_welch(ours, theirs), 0)
 
 
 def verdict(errors, images, published):

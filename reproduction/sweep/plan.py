@@ -11,8 +11,9 @@ from original_stack.errors import UserError, open_regular, reading
 
 from reproduction.experiments import ROWS
 from reproduction.published import published
-from reproduction.report.page import command, comparisons, duration, read_benchmarks, time_of_a_run
 from reproduction.report.runs import read_runs
+from reproduction.report.statistics import comparisons
+from reproduction.report.times import command, duration, read_benchmarks, time_of_a_run
 
 MEMORY = {"mnist": 2000, "digits": 1000, "cifar10": 4000, "svhn": 12000}  # MB, of a run
 

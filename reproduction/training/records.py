@@ -136,6 +136,7 @@ class Evaluation(TypedDict):
     binary_own_statistics: NotRequired[Percent | None]
     real: Percent | None
     ensemble: dict[Literal["1", "2", "4", "8", "16"], Percent]
+    unique_kernels: NotRequired[list[Percent]]  # of each layer with binary convolutions
 
 
 def read_run(path, remedy):

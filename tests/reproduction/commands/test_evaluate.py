@@ -1,10 +1,12 @@
 import dataclasses
 import json
 
+import lasagne
 import numpy as np
 import pytest
 from toy import toy
 
+import binary_connect
 import mnist
 from reproduction.commands import evaluate
 from reproduction.training import loop as training
@@ -74,6 +76,26 @@ def test_ensembles_average_prefixes_of_one_set_of_draws():
     # One draw: both images are of class 0. Two: the sums are (1, 3) and (2, 4), both of class 1.
     expected = {"1": 0.0, "2": 100.0, "4": 100.0, "8": 100.0, "16": 100.0}
     assert evaluate._ensembles(Model(), subset) == expected
+
+
+def test_kernels_repeat_up_to_their_sign():
+    kernel = np.float32([[1, -1, 1], [1, 1, -1], [-1, 1, 0]])  # zero is +1
+    other = -np.float32(np.eye(3) + 0.5)
+    W = np.stack([np.stack([kernel, other, -other, other])] * 2, axis=1)
+    assert evaluate.unique_kernels(W) == 50
+    W[1, 1] = -3 * W[0, 1]  # the first kernel's inverse at another scale; its 0 is +1 in both
+    W[1, 1, 2, 2] = -1
+    W[2, 1], W[3, 1] = W[0, 1], W[0, 1]
+    assert evaluate.unique_kernels(W) == 37.5  # two of four in one map, one of four in the other
+    assert evaluate.unique_kernels(W[:1]) == 100
+
+
+def test_only_convolutions_have_kernels():
+    W = np.float32(np.ones((2, 3, 3, 3)))
+    layer = lasagne.layers.InputLayer((None, 3, 4, 4))
+    network = binary_connect.Conv2DLayer(layer, 2, (3, 3), pad=1, W=W)
+    network = binary_connect.DenseLayer(network, 3)
+    assert evaluate.repetitions(network) == [50.0]
 
 
 def test_full_disk_leaves_what_was_there(run, capsys, monkeypatch):

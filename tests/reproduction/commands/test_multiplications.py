@@ -1,9 +1,13 @@
 import dataclasses
+import json
+
+import original_stack
 
 import pytest
 
 import mnist
 from reproduction.commands import multiplications
+from reproduction.report import findings
 
 LAST = 1024 * 10
 
@@ -45,6 +49,33 @@ def test_counts_of_the_networks(name, first, others, activations):
     removed = 100 * (first + 2 * others) / (2 * first + 3 * others)
     training, test = multiplications.shares(counted)
     assert (training, test) == (pytest.approx(removed), 100)
+
+
+def test_the_command_writes_a_record(tmp_path, monkeypatch, capsys):
+    hp = dataclasses.replace(mnist.PAPER, method="deterministic", num_units=5)
+    networks = {"mnist": (hp, mnist.build_network)}
+    monkeypatch.setattr(multiplications, "NETWORKS", networks)
+    monkeypatch.setattr(original_stack, "RESULTS", tmp_path / "results")
+    assert multiplications.main([]) == 0
+    record = json.loads((tmp_path / "results" / "multiplications.json").read_text())
+    first, others = 784 * 5, 2 * 25 + 50
+    share = 100 * (first + 2 * others) / (2 * first + 3 * others)
+    assert record == {
+        "mnist": {
+            "training": pytest.approx(share),
+            "test": 100.0,
+            "parts": {
+                "forward": {"binary": first + others, "other": 0},
+                "backward": {"binary": others, "other": 0},
+                "weight gradient": {"binary": 0, "other": first + others},
+                "test": {"binary": first + others, "other": 0},
+                "test, element-wise": {"binary": 0, "other": 3 * 5 + 10},
+            },
+        }
+    }
+    assert f"removed in training: {share:.1f}%" in capsys.readouterr().out
+    found = findings.read(tmp_path / "results", {})
+    assert (found.multiplications, found.notes) == (record, [])
 
 
 @pytest.mark.parametrize("method", ["none", "deterministic"])

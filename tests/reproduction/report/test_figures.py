@@ -9,8 +9,8 @@ from records import UNOFFICIAL, add_run, first_layer
 
 from reproduction.experiments import ROWS
 from reproduction.report import figures
-from reproduction.report.page import comparisons
 from reproduction.report.runs import read_runs
+from reproduction.report.statistics import comparisons
 
 
 def read(results):

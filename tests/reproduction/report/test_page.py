@@ -9,17 +9,15 @@ from records import add_run
 
 from reproduction.experiments import ROWS
 from reproduction.published import rows as published
+from reproduction.report import findings, times
 from reproduction.report import page as report
 from reproduction.report.runs import read_runs
 
 
 def make(results):
     """The page of a folder of results."""
-    runs, notes = read_runs(results, ROWS)
-    _, more = read_runs(results, ROWS, tuning=True)
-    benchmarks, damaged = report.read_benchmarks(results, ROWS)
     picture = {"Published and obtained": "figures/comparison.svg"}
-    return report.page(runs, notes + more + damaged, benchmarks, picture)
+    return report.page(findings.read(results, ROWS), picture)
 
 
 def cells(page, start):
@@ -148,9 +146,10 @@ def test_runs_in_other_settings_are_kept_out_of_verdicts(tmp_path):
 
 def test_texts_of_a_record_stay_in_their_cells(tmp_path):
     data = [{"name": "a|b <!-- `x`", "md5": "", "official": False}]
-    add_run(tmp_path, data=data, official_data=False, cpu="one | two", versions={"a|": "`"})
+    changes = {"epochs": 10, "epochs_done": 10, "cpu": "one | two", "versions": {"a|": "`"}}
+    add_run(tmp_path, data=data, official_data=False, **changes)
     page = make(tmp_path)
-    assert "| unofficial data (a\\|b &lt;!-- 'x') |" in page
+    assert "| unofficial data (a\\|b &lt;!-- 'x'); 10 epochs instead of 1,000 |" in page
     assert "| one \\| two, 2 threads | a\\| ' |" in page
 
 
@@ -181,17 +180,17 @@ def test_benchmarks_that_give_no_time_are_noted(tmp_path):
     for value in (None, "x", -1, 0, float("nan"), 10**400, []):
         record = json.dumps({"median_milliseconds": {"fused": value}})
         (tmp_path / "benchmarks" / "svhn.json").write_text(record)
-        found, (note,) = report.read_benchmarks(tmp_path, ROWS)
+        found, (note,) = times.read_benchmarks(tmp_path, ROWS)
         assert found == {}
         assert note.startswith("benchmarks/svhn.json is damaged (")
 
 
 def test_an_epoch_of_each_row_by_the_benchmark(tmp_path):
     (tmp_path / "benchmarks").mkdir()
-    for step in report.BENCHMARKS:
+    for step in times.BENCHMARKS:
         timed = {"median_milliseconds": {"fused": 1000.0}}
         (tmp_path / "benchmarks" / f"{step}.json").write_text(json.dumps(timed))
-    found, notes = report.read_benchmarks(tmp_path, ROWS)
+    found, notes = times.read_benchmarks(tmp_path, ROWS)
     assert notes == []
     table1 = {key[:2]: 900 for key in ROWS if key[1].startswith("table1-")}
     assert found == {
@@ -271,7 +270,7 @@ def test_commands_of_table_1_are_those_of_the_script():
     rows = [row for row in rows if row.protocol.startswith("table1-")]
     assert len(rows) == 6
     for row in rows:
-        words = report.command("cifar10", row.protocol, row.method).split()
+        words = times.command("cifar10", row.protocol, row.method).split()
         chosen = dict(zip(words[2::2], words[3::2], strict=True))
         expected = {"--optimizer": row.optimizer, "--lr-scaling": row.choices["lr_scaling"]}
         assert chosen == {**expected, "--seed": "N"}
@@ -281,5 +280,51 @@ def test_links_hold_in_any_folder(tmp_path):
     """The folder may be a mount, beside which nothing of the project is."""
     add_run(tmp_path)
     links = re.findall(r"\]\(([^)]*)\)", make(tmp_path))
-    assert links == ["#how-to-read", "results.csv", "figures/comparison.svg"]
+    assert links == ["#how-to-read", "article.md", "claims.md", "networks.md", "results.csv"] + (
+        ["figures/comparison.svg"]
+    )
     assert "\n## How to read\n" in make(tmp_path)
+
+
+def test_published_setting_on_unofficial_data_is_apart(tmp_path):
+    known = "a788cdb6d139c4d244786f4d8e2ff15d"
+    data = {"official_data": False, "dataset": "cifar10", "epochs": 500, "epochs_done": 500}
+    for method, md5, error in (("none", known, 10.8), ("stochastic", "0" * 32, 8.2)):
+        files = [{"name": "cifar-10-python.tar.gz", "md5": md5, "official": False}]
+        add_run(tmp_path, **data, method=method, data=files, test_error=error)
+    page = make(tmp_path)
+    assert cells(page, "| paper | No regularizer | 10.64")[3:9] == (
+        ["", "", "0", "", "", "**unofficial data**"]
+    )
+    section = page.split("## Published setting, unofficial data")[1].split("\n## ")[0]
+    assert cells(section, "| CIFAR-10 | paper | No reg")[3:] == (
+        ["10.64", "10.80", "", "1", "10.20 to 11.42", "+0.16 ± 0.86", "20 of 10,000"]
+    )
+    assert cells(section, "| CIFAR-10 | paper | BinaryConnect (stoch.)")[-1] == "not known"
+    assert "## Runs in other settings" not in page
+
+
+def test_costs_of_rows(tmp_path):
+    add_run(tmp_path, seconds=3600.0, threads=2)
+    add_run(tmp_path, seed=2, seconds=1800.0, threads=1, epochs=10, epochs_done=10)
+    tuned = "tuning/LR_start=1/mnist/paper-none/seed-1"
+    add_run(tmp_path, tuned, {"LR_start": 1.0}, method="none", seconds=7200.0, threads=1)
+    section = make(tmp_path).split("## Costs")[1].split("\n## ")[0]
+    assert section.splitlines()[-3:] == [
+        "| mnist | paper | none |  |  | 2.0 (1) | 2.0 |",
+        "| mnist | paper | stochastic | 2.0 (1) | 0.5 (1) |  | 2.5 |",
+        "| all |  |  | 2.0 | 0.5 | 2.0 | 4.5 |",
+    ]
+    (tmp_path / "empty").mkdir()
+    assert "## Costs" not in make(tmp_path / "empty")
+
+
+def test_other_figures_have_what_was_obtained(tmp_path):
+    add_run(tmp_path, protocol="release", epochs=250, epochs_done=250, seconds=9000.0, threads=1)
+    shares = {"training": 63.29, "test": 100.0, "parts": {}}
+    (tmp_path / "multiplications.json").write_text(json.dumps({"mnist": shares}))
+    page = make(tmp_path)
+    start = "| BinaryConnect | README of the released code | MNIST | GTX 680"
+    assert cells(page, start)[-1] == "2.5 on a CPU (median of these runs, 1 thread)"
+    assert cells(page, "| BinaryConnect | text |  | training |")[-2:] == ["66.7", "MNIST 63.3"]
+    assert cells(page, "| BinaryConnect | text |  | weights |")[-1] == ""

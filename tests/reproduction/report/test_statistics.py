@@ -3,7 +3,16 @@ import pytest
 import scipy.stats
 
 from reproduction.report.runs import Run
-from reproduction.report.statistics import Comparison, difference, interval, rule, verdict, visible
+from reproduction.report.statistics import (
+    Comparison,
+    difference,
+    difference_of_errors,
+    interval,
+    paired,
+    rule,
+    verdict,
+    visible,
+)
 
 PUBLISHED = {"label": "BNN", "protocol": "paper", "value": "1.18", "spread": "0.04", "runs": "6"}
 SINGLE = {"protocol": "paper", "value": "8.27", "spread": "", "runs": "1"}
@@ -78,6 +87,24 @@ def test_visible_difference_is_seen(seeds, power):
     assert seen.mean() == pytest.approx(power, abs=0.01)
 
 
+def test_seeds_that_are_shared_are_paired():
+    first, second = {1: 1.0, 2: 1.2, 3: 1.1, 9: 5.0}, {1: 1.1, 2: 1.2, 3: 1.3, 4: 9.0}
+    found, half, pairs = paired(first, second)
+    assert (found, pairs) == (pytest.approx(-0.1), 3)
+    assert half == pytest.approx(4.302653 * 0.1 / 3**0.5, rel=1e-6)
+    assert difference_of_errors(first, second, 10000) == (found, half, 3)
+
+
+def test_seeds_that_are_not_shared_are_not():
+    assert paired({1: 1.0}, {2: 1.0}) == (None, None, 0)
+    assert paired({1: 1.0, 2: 3.0}, {2: 1.0}) == (2.0, None, 1)
+    # Welch's, as of a published mean over three runs with a spread of .1
+    theirs = {**PUBLISHED, "value": "1.2", "spread": "0.1", "runs": "3"}
+    expected = difference([1.0, 1.1], 10000, theirs)
+    found = difference_of_errors({1: 1.0, 2: 1.1}, {4: 1.1, 5: 1.2, 6: 1.3}, 10000)
+    assert found == (*map(pytest.approx, expected), 0)
+
+
 def test_numbers_of_the_rule():
     text = rule()
     assert "take away 22% of the error" in text
@@ -101,6 +128,11 @@ def test_comparison_takes_comparable_runs_by_seed():
     assert compared.interval == interval([1.16, 1.18, 1.2], 10000)
     assert compared.difference == difference([1.16, 1.18, 1.2], 10000, PUBLISHED)
     reduced = Comparison(PUBLISHED, runs[2:3])
+    unofficial = Comparison(PUBLISHED, [*runs[2:3], run(5, 1.1, "unofficial data (a.gz)")])
+    assert unofficial.verdict == "unofficial data"
+    assert [run["seed"] for run in unofficial.unofficial] == [5]
+    assert unofficial.others == [runs[2]]
+    assert (unofficial.errors, unofficial.interval) == ([], None)
     assert (reduced.verdict, reduced.interval, reduced.difference) == (
         "reduced setting",
         None,

@@ -1,0 +1,141 @@
+"""How long runs take: what they took, or what the benchmark says; and what all of them cost."""
+
+import json
+import statistics
+from pathlib import Path
+
+from original_stack.errors import UserError, open_regular, reading
+
+from reproduction.report.markdown import text
+
+# Of ./reproduce benchmark: {step: rows (data set, protocol) of its network and batch size}.
+BENCHMARKS = {
+    "mnist-published": [("mnist", "paper")],
+    "cifar10": [("cifar10", "paper")],
+    # Table 1's network is that of SVHN.
+    "svhn": [
+        ("svhn", "paper"),
+        *(
+            ("cifar10", f"table1-{optimizer}-{scaling}")
+            for optimizer in ("sgd", "nesterov", "adam")
+            for scaling in ("off", "on")
+        ),
+    ],
+    "mnist-bnn": [("mnist", "bnn-theano")],
+    "cifar10-bnn": [("cifar10", "bnn-theano")],
+}
+BENCHMARK_THREADS = 2
+TRAINING_IMAGES = {"mnist": 50000, "cifar10": 45000, "svhn": 598388}
+
+
+def command(dataset, protocol, method):
+    """The command line of a row's run, for any seed N."""
+    if protocol.startswith("table1-"):
+        _, optimizer, scaling = protocol.split("-")
+        return f"./reproduce {dataset} --optimizer {optimizer} --lr-scaling {scaling} --seed N"
+    chosen = f" --protocol {protocol}" if protocol != "paper" else ""
+    return f"./reproduce {dataset}{chosen} --method {method} --seed N"
+
+
+def read_benchmarks(results, rows):
+    """Seconds of an epoch's training steps, as ./reproduce benchmark measured them.
+
+    Parameters
+    ----------
+    results : path
+    rows : dict
+        {(data set, protocol, method): Hyperparameters}.
+
+    Returns
+    -------
+    seconds : dict
+        {(data set, protocol): float}.
+    notes : list of str
+        A sentence on each file that is damaged.
+    """
+    found, notes = {}, []
+    row_of = {key[:2]: row for key, row in rows.items()}
+    for step, of_step in BENCHMARKS.items():
+        path = Path(results) / "benchmarks" / f"{step}.json"
+        try:
+            with reading(path, "run ./reproduce benchmark again"), open_regular(path) as f:
+                timed = float(json.loads(f.read())["median_milliseconds"]["fused"])
+                if not 0 < timed < 1e9:
+                    raise ValueError(f"{timed} milliseconds")
+        except FileNotFoundError:
+            continue
+        except UserError as error:
+            notes.append(text(str(error).replace(f"{results}/", "")))
+            continue
+        for row in set(of_step) & row_of.keys():
+            found[row] = row_of[row].steps(TRAINING_IMAGES[row[0]]) * timed / 1000
+    return found, notes
+
+
+def time_of_a_run(compared, benchmarks):
+    """How long a run of a row takes.
+
+    Parameters
+    ----------
+    compared : Comparison
+    benchmarks : dict
+        See `read_benchmarks`.
+
+    Returns
+    -------
+    seconds : float or None
+    threads : int
+        That it takes so long with.
+    source : str
+        What says so; "not measured".
+    """
+    timed = [run for run in compared.runs if run["seconds"] > 0]
+    if timed:
+        counts = sorted({text(e.get("threads")) for run in timed for e in run.environments})
+        median = statistics.median(run["seconds"] for run in timed)
+        source = f"median of these runs, {threads_of(' or '.join(counts))}"
+        return median, timed[0]["threads"], source
+    row = compared.published
+    key, epochs = (row["dataset"], row["protocol"]), int(row["epochs"] or 0)
+    if key in benchmarks and epochs:
+        return benchmarks[key] * epochs, BENCHMARK_THREADS, "training steps only, by the benchmark"
+    shorter = [
+        run
+        for run in compared.others
+        if run["seconds"] > 0 and all("epochs instead" in d for d in run.departures)
+    ]
+    if shorter and epochs:
+        longest = max(shorter, key=lambda run: run["epochs"])
+        source = f"from a run of {longest['epochs']:,} epochs"
+        return longest["seconds"] / longest["epochs"] * epochs, longest["threads"], source
+    return None, BENCHMARK_THREADS, "not measured"
+
+
+def threads_of(count):
+    return f"{count} thread{'' if str(count) == '1' else 's'}"
+
+
+def duration(seconds):
+    """Seconds in the largest unit of which there are two: "2.3 hours"."""
+    for unit, name in ((86400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * unit:
+            return f"{seconds / unit:.1f} {name}"
+    return f"{seconds:.0f} seconds"
+
+
+def cpu_hours(run):
+    """What a run cost: hours times threads, over all the environments in which it ran.
+
+    An earlier environment took the time until its last epoch, as epochs.csv has it; without that
+    row, as much as its share of the epochs.
+    """
+    done, hours = 0.0, 0.0
+    total = max(0.0, run["seconds"])
+    for environment in run.environments:
+        end = environment.get("until_epoch", run["epochs_done"])
+        until = [row.get("seconds") for row in run.epochs if row["epoch"] == end]
+        seconds = until[0] if until and until[0] else total * end / max(1, run["epochs_done"])
+        seconds = total if environment is run.record else min(max(done, seconds), total)
+        hours += (seconds - done) * environment.get("threads", 1) / 3600
+        done = seconds
+    return hours
