@@ -15,14 +15,15 @@ _REMEDY = "name another directory: BINARYCONNECT_CACHE=DIR"
 def cache_directory():
     """The per-user directory of compiled code and data.
 
-    BINARYCONNECT_CACHE, otherwise XDG_CACHE_HOME/binaryconnect, otherwise ~/.cache/binaryconnect,
-    otherwise (if the user has no home that can be written) a directory that only this user can
-    read, below the directory for temporary files.
+    It is the first of these that is set and can be written: BINARYCONNECT_CACHE;
+    XDG_CACHE_HOME/binaryconnect; ~/.cache/binaryconnect; and, below the directory for temporary
+    files, a directory that only this user can read.
 
     Raises
     ------
     UserError
-        If it cannot be written, or if the last of these belongs to somebody else.
+        If BINARYCONNECT_CACHE is set but cannot be written, or if the directory for temporary files
+        cannot be written or has such a directory of another user.
     """
     chosen = os.environ.get("BINARYCONNECT_CACHE")
     if chosen:
@@ -43,10 +44,11 @@ def cache_directory():
 
 
 def _make_writable(path):
-    """Makes a directory if it is missing; OSError if it cannot be written."""
+    """Make a directory if it is missing; raise an OSError if it cannot be written."""
     path.mkdir(parents=True, exist_ok=True)
     if not os.access(path, os.W_OK | os.X_OK):
-        # A file system that is mounted read-only, or a missing permission: which one?
+        # The OSError of a new file says whether the file system is read-only or a permission is
+        # missing.
         tempfile.TemporaryFile(dir=path).close()
 
 
@@ -56,7 +58,7 @@ def compile_directory():
     Raises
     ------
     UserError
-        If others could put code there, which would be run.
+        If it cannot be written, or if other users could write code there, which would be run.
     """
     path = cache_directory() / f"theano-{os.geteuid()}"
     with writing(path, _REMEDY):
@@ -64,7 +66,13 @@ def compile_directory():
 
 
 def _private(path):
-    """A directory of the user's own, which is made if it is missing and closed to others."""
+    """Make a directory if it is missing, and close it to other users.
+
+    Raises
+    ------
+    UserError
+        If it is not a directory, belongs to another user, or others could write there.
+    """
     path.mkdir(mode=0o700, exist_ok=True)
     status = path.lstat()
     mode = stat.S_IMODE(status.st_mode)
@@ -80,7 +88,7 @@ def _private(path):
 
 
 def full_disk():
-    """The UserError of a disk too full for Theano's compiler."""
+    """The UserError to raise when Theano cannot compile because a disk is full."""
     return UserError(
         f"cannot compile into {compile_directory()}: the disk is full, there or where temporary "
         "files go; free some space, or name other directories: BINARYCONNECT_CACHE=DIR TMPDIR=DIR"
@@ -88,7 +96,7 @@ def full_disk():
 
 
 def check_cache():
-    """Raises a UserError if Theano could not compile into the cache."""
+    """Raise a UserError if Theano could not compile into the cache."""
     if os.statvfs(compile_directory()).f_flag & os.ST_NOEXEC:
         raise UserError(
             f"cannot compile into {compile_directory()}: its file system is mounted noexec; "
@@ -101,15 +109,15 @@ def check_cache():
 
 
 def remove_damaged(directory, lock):
-    """Removes compiled modules that a power cut or a kill left empty, cut or half written, so that
-    they are compiled again.
+    """Remove compiled modules that a power cut or a kill left incomplete, so that they are compiled
+    again.
 
     Parameters
     ----------
     directory : path
-        Theano's compiledir, with a folder for each module.
+        Theano's compiledir, which has a folder for each module.
     lock : callable
-        Gives a context in which no other process compiles there.
+        Returns a context in which no other process compiles there.
     """
 
     def damaged():
@@ -122,7 +130,7 @@ def remove_damaged(directory, lock):
 
 
 def _is_damaged(entry):
-    """Whether a module's folder has an incomplete library, or lacks the one that it tells of."""
+    """Whether the folder of a module has an incomplete library or lacks its library."""
     if not entry.is_dir():
         return False
     try:
@@ -143,7 +151,7 @@ def _is_damaged(entry):
 
 
 def _is_whole(library):
-    """Whether an ELF file reaches as far as its head says: to the end of its table of sections."""
+    """Whether an ELF file is complete: its head says where the table of sections ends."""
     with open(library, "rb", buffering=0) as f:
         head, size = f.read(64), os.fstat(f.fileno()).st_size
     if len(head) < 64 or not head.startswith(b"\x7fELF"):

@@ -1,4 +1,4 @@
-"""What the commands share: errors in one line, exit statuses, an output that nobody reads."""
+"""What the commands share: argument types, errors in one line, and exit statuses."""
 
 import argparse
 import contextlib
@@ -14,14 +14,14 @@ from original_stack.errors import UserError, expanded, no_room
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse's, with errors in one line."""
+    """argparse.ArgumentParser with errors in one line."""
 
     def error(self, message):
         self.exit(2, f"{self.prog}: {message}; --help lists the options\n")
 
 
 def integer_between(minimum, maximum=2**32 - 1):
-    """Argument type of argparse: an integer of a range."""
+    """Argument type for argparse: an integer from `minimum` to `maximum`."""
 
     def parse(text):
         if not (text.isdecimal() and minimum <= int(text) <= maximum):
@@ -34,7 +34,7 @@ def integer_between(minimum, maximum=2**32 - 1):
 
 
 def number_between(minimum, maximum):
-    """Argument type of argparse: a number of a range."""
+    """Argument type for argparse: a number from `minimum` to `maximum`."""
 
     def parse(text):
         try:
@@ -51,19 +51,21 @@ def number_between(minimum, maximum):
 
 
 def folder(text):
-    """Argument type of argparse: the name of a folder. An unset shell variable gives none."""
-    if not text:
+    """Argument type for argparse: the name of a folder."""
+    if not text:  # for example an unset variable of the shell
         raise argparse.ArgumentTypeError("'' is not the name of a folder")
     return str(expanded(text, "the folder"))
 
 
 class Stopped(Exception):
-    """A signal ended the command: what is saved, in one line.
+    """A signal ended the command.
 
     Parameters
     ----------
     message : str
+        What is saved, in one line.
     signum : int
+        The number of the signal.
     """
 
     def __init__(self, message, signum):
@@ -77,9 +79,9 @@ def run(parser, command, argv=None):
     Returns
     -------
     int
-        Exit status: 0; 2 after a UserError, or where a disk is full, and 128 + signal after Stopped
-        or Ctrl-C, which are printed in one line; 128 + SIGPIPE where the reader of the output is
-        gone (`| head`).
+        The exit status: 0; 2 after a UserError or if a disk is full; 128 + signal after Stopped or
+        Ctrl-C; 128 + SIGPIPE if the reader of the output is gone (`| head`). In all cases but the
+        first and the last, the reason is printed in one line.
     """
     ctrl_c.give_back()
     try:
@@ -100,8 +102,8 @@ def run(parser, command, argv=None):
         in_theano = any(f.f_globals.get("__name__", "").startswith("theano.") for f in frames)
         if in_theano and no_room(error):
             return _ended(parser, full_disk(), 2)
-        # Whatever writes files says itself what it could not write. What remains is the output,
-        # printed or of a benchmark.
+        # Code that writes files raises a UserError if it cannot. What remains is printed output and
+        # the output of benchmarks.
         if in_theano or not isinstance(error, OSError) or error.filename is not None:
             raise
         _drop_output()
@@ -111,12 +113,12 @@ def run(parser, command, argv=None):
 
 
 def _ended(parser, reason, status):
-    """Print why the command ends, if anyone reads it, and return its exit status."""
+    """Print why the command ends, if stderr can be written, and return the exit status."""
     with contextlib.suppress(OSError):
         print(f"{parser.prog}: {reason}", file=sys.stderr)
     return status
 
 
 def _drop_output():
-    # What is left in the buffer would be flushed, and fail again, when Python ends.
+    # Python flushes the rest of the buffer when it ends, which would fail again.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,6 +1,7 @@
-"""Ctrl-C while a command of this project imports what it needs: one line, no traceback.
+"""Make Ctrl-C end a command of this project in one line while the command is still importing.
 
-`command_line.run` ends this with `give_back`. Programs of others are left alone.
+`command_line.run` ends this with `give_back`. Other programs that import this package keep Python's
+behaviour.
 """
 
 import os
@@ -15,13 +16,14 @@ def _interrupted(signum, frame):
 
 
 def give_back():
-    """From now on Ctrl-C raises KeyboardInterrupt."""
+    """Let Ctrl-C raise KeyboardInterrupt again."""
     if signal.getsignal(signal.SIGINT) is _interrupted:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _program_of(arguments):
-    """The index of the program among Python's arguments if it is a command of this project."""
+    """The index of the program among Python's arguments, or None if it is not a command of this
+    project."""
     root = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
     for i, word in enumerate(arguments[1:], 1):
         if word == "-m":

@@ -1,8 +1,7 @@
-"""Errors a user can act on, and the files that they are about: read without trust, written whole,
-locked where the file system can.
+"""Errors that a user can fix, and files: read without trust, written atomically, locked.
 
 Files that come from outside (data, records, trained networks) are opened by `open_regular` and
-parsed within `reading`; nothing else decides what a damaged file may raise.
+parsed within `reading`. Only `reading` decides which exceptions mean that a file is damaged.
 """
 
 import contextlib
@@ -18,14 +17,14 @@ import zipfile
 import zlib
 from pathlib import Path
 
-# What parsing a file that is not what it claims to be may raise.
+# What may be raised when a damaged file is parsed.
 DAMAGE = (
     ArithmeticError,
     AttributeError,
     EOFError,
     LookupError,
     MemoryError,
-    RuntimeError,  # an encrypted zip archive, one with an unknown compression, deep nesting
+    RuntimeError,  # a zip archive that is encrypted or has an unknown compression; deep nesting
     SyntaxError,  # the header of a NumPy array
     TypeError,
     ValueError,  # also of JSON and of text that is not UTF-8
@@ -39,9 +38,10 @@ _WITHOUT_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
 
 class UserError(Exception):
-    """Something the user can fix: what is wrong, what was expected, what to do, in one line.
+    """An error that the user can fix.
 
-    Commands print it and exit with status 2.
+    One line says what is wrong, what was expected and what to do. Commands print it and exit with
+    status 2.
     """
 
 
@@ -58,7 +58,7 @@ def expanded(path, source):
     ----------
     path : str
     source : str
-        What gave the path, for the error: the name of an option or a variable.
+        The option or variable that the path comes from, for the error.
 
     Raises
     ------
@@ -72,7 +72,7 @@ def expanded(path, source):
 
 
 def open_regular(path):
-    """Open a file from outside for reading, without waiting for anybody.
+    """Open a file from outside for reading. A FIFO is refused, not waited for.
 
     Returns
     -------
@@ -81,9 +81,9 @@ def open_regular(path):
     Raises
     ------
     FileNotFoundError
-        If there is no such file: callers know what that means.
+        If there is no such file; callers know what that means.
     UserError
-        If it is no regular file (a FIFO, a device, a folder), or if it cannot be read.
+        If it is not a regular file (but a FIFO, a device or a folder), or if it cannot be read.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -93,7 +93,7 @@ def open_regular(path):
         if error.errno == errno.ENXIO:  # a socket
             raise _irregular(path) from None
         raise unreadable(path, error) from None
-    except ValueError:  # a NUL
+    except ValueError:  # the name has a NUL
         raise UserError(f"{str(path)!r} is not the name of a file; give another") from None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
@@ -106,13 +106,13 @@ def _irregular(path):
 
 
 def unreadable(path, error):
-    """The UserError of an OSError while `path` was read."""
+    """The UserError for an OSError that was raised while `path` was read."""
     return UserError(f"cannot read {path}: {error.strerror or error}; make it readable")
 
 
 def no_room(error):
     """Whether an error says that a disk, or the user's share of it, is full."""
-    text = str(error)  # h5py's errors and those of the C++ compiler have no number
+    text = str(error)  # errors of h5py and of the C++ compiler have no number
     return (
         getattr(error, "errno", None) in _NO_ROOM
         or "No space left on device" in text
@@ -122,7 +122,7 @@ def no_room(error):
 
 @contextlib.contextmanager
 def reading(path, remedy, damage=DAMAGE):
-    """Turn what a damaged file raises within the block into one line.
+    """Turn the exceptions of a damaged file within the block into a UserError.
 
     Parameters
     ----------
@@ -147,8 +147,8 @@ def reading(path, remedy, damage=DAMAGE):
     except OSError as error:
         if no_room(error):
             raise
-        # h5py and gzip raise OSErrors without a number for damage; a seek to a place that there
-        # cannot be raises EINVAL.
+        # For damage, h5py and gzip raise OSErrors without a number, and a seek to an impossible
+        # place raises EINVAL.
         if error.errno not in (None, errno.EINVAL, errno.EOVERFLOW):
             raise unreadable(path, error) from None
         raise UserError(f"{path} is damaged ({_reason(error)}); {remedy}") from None
@@ -157,18 +157,19 @@ def reading(path, remedy, damage=DAMAGE):
 
 
 def _reason(error):
-    """The first line of an error's text, not too long and printable; else its kind."""
+    """The first line of the text of an error, shortened and printable, or the name of its class."""
     text = str(error).strip().partition("\n")[0]
     text = "".join(c if c.isprintable() else "?" for c in text[:120])
     return text or type(error).__name__
 
 
 def write_atomically(path, content):
-    """Write bytes to a file, which holds all of them afterwards; after an error it is as it was.
+    """Write bytes to a file atomically: on error, the old file is kept.
 
     Raises
     ------
     OSError
+        If the file cannot be written.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
@@ -187,7 +188,7 @@ def write_atomically(path, content):
 def writing(path, remedy):
     """Turn an OSError within the block into "cannot write <path>: <why>; <remedy>".
 
-    Where a permission is missing, the remedy is to become the owner instead.
+    If a permission is missing, the error says instead how to get it.
     """
     try:
         yield
@@ -211,24 +212,24 @@ def _permission(path):
 
 
 class Lock:
-    """A lock on a file or folder, which the kernel releases when its holder ends, however it ends.
+    """A lock on a file or folder. The kernel releases it when its holder ends, even by a kill.
 
-    Where the file system has no locks (NFS without a lock daemon, some FUSE), the holder
-    continues without one and says so once.
+    If the file system has no locks (NFS without a lock daemon, some FUSE), the holder continues
+    without a lock and says so once.
 
     Parameters
     ----------
     path : path
-        A file, made if it is missing, or an existing folder.
+        An existing folder, or a file, which is made if it is missing.
     shared : bool
-        Readers share it; a writer has it alone.
+        Whether other processes may hold the lock too if they share it.
     waiting : str or None
-        None: raise BlockingIOError if another process holds it. Otherwise wait, and `say` this
-        before that.
+        If another process holds the lock, `say` this and wait. None: raise BlockingIOError instead.
 
     Raises
     ------
     BlockingIOError
+        If another process holds the lock and `waiting` is None.
     OSError
         If the path cannot be opened.
     """

@@ -1,7 +1,7 @@
 """The versions that requirements.lock pins.
 
-`python original_stack/lock.py` exits with status 1 if this environment lacks any of them:
-`reproduce` asks so.
+`python original_stack/lock.py` exits with status 1 if this environment lacks one of them, which
+`reproduce` asks.
 """
 
 import importlib.metadata
@@ -21,7 +21,7 @@ def locked_versions(lock=LOCK):
 
 
 def unsatisfied(lock=LOCK):
-    """Packages of the lock that this environment lacks or has in another version."""
+    """The packages of the lock that this environment lacks or has in another version."""
 
     def installed(name):
         try:
@@ -33,15 +33,15 @@ def unsatisfied(lock=LOCK):
 
 
 def check(*names):
-    """Raises a UserError if a package that is to be imported is not the lock's, so that no record
-    tells of another one: a folder on PYTHONPATH or beside a script comes first."""
-    from original_stack.errors import UserError  # not for `reproduce`, which runs this file alone
+    """Raise a UserError if the package that an import would find is not the lock's, because a
+    folder on PYTHONPATH or beside a script comes first. Records would name the wrong version."""
+    from original_stack.errors import UserError  # not at the top: `reproduce` runs this file alone
 
     versions = locked_versions()
     for name in names:
         spec = importlib.util.find_spec(name)
         if spec is None:
-            continue  # its import will say so
+            continue  # the import will say that it is missing
         origin = Path(spec.origin or spec.submodule_search_locations[0])
         try:
             package = importlib.metadata.distribution(name)
@@ -52,7 +52,7 @@ def check(*names):
         if not is_locked:
             raise UserError(
                 f"{name} is imported from {origin}; expected version {versions[name]} of "
-                "requirements.lock; take the other off PYTHONPATH, or rename it"
+                "requirements.lock; remove the other one from PYTHONPATH, or rename it"
             )
 
 

@@ -1,4 +1,4 @@
-"""What the machine has: its processor, its instructions, threads, and the BLAS that uses them."""
+"""The machine: its processor and instructions, the number of threads, and BLAS."""
 
 import ctypes
 import importlib.util
@@ -13,7 +13,7 @@ MOST_THREADS = 4096
 
 
 def processor():
-    """What Linux says of the first processor, {field: text}: "model name", "flags" and others."""
+    """What Linux says about the first processor: {field: text}, with "model name" and "flags"."""
     try:
         lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
     except OSError:
@@ -23,30 +23,32 @@ def processor():
 
 
 def has(*instructions):
-    """Whether the processor has all of these instructions, by Linux's names: "avx512f"."""
+    """Whether the processor has all of these instructions, named as Linux does: "avx512f"."""
     return set(instructions) <= set(processor().get("flags", "").split())
 
 
 def processors():
-    """Number of processors that this process may use: its affinity and its control groups allow
-    them (`docker run --cpus`), a part of one counts as one."""
+    """Number of processors that this process may use.
+
+    Its affinity and its control groups (`docker run --cpus`) limit it; a fraction is rounded up.
+    """
     return max(1, min(len(os.sched_getaffinity(0)), quota()))
 
 
 def quota(groups="/proc/self/cgroup", mounted="/sys/fs/cgroup"):
-    """Number of processors whose time the control groups of this process grant, rounded up.
+    """Number of processors whose time the control groups grant to this process, rounded up.
 
     Parameters
     ----------
     groups : path
         The file that lists the groups.
     mounted : path
-        Where both versions of control groups have their files.
+        The folder that has the files of both versions of control groups.
 
     Returns
     -------
     int or float
-        Infinity if nothing limits it.
+        Infinity if there is no limit.
     """
     try:
         lines = Path(groups).read_text().splitlines()
@@ -57,7 +59,7 @@ def quota(groups="/proc/self/cgroup", mounted="/sys/fs/cgroup"):
         _, controllers, group = line.split(":", 2)
         if controllers and "cpu" not in controllers.split(","):
             continue
-        # A container sees its own group at the root, by whatever name the host has for it.
+        # A container sees its own group at the root, whatever name the host gives to the group.
         for path in (PurePosixPath(group), *PurePosixPath(group).parents):
             folder = Path(mounted, "cpu" if controllers else "", *path.parts[1:])
             files = ("cpu.cfs_quota_us", "cpu.cfs_period_us") if controllers else ("cpu.max",)
@@ -88,11 +90,11 @@ def threads():
 
 
 def blas_kernels(processor):
-    """The value of OPENBLAS_CORETYPE for a processor, or None where OpenBLAS chooses well.
+    """The value of OPENBLAS_CORETYPE for a processor, or None if OpenBLAS itself chooses well.
 
-    OpenBLAS goes by the instruction set, and may not know AMD processors newer than itself. Those
-    of family 25 (Zen 4) execute AVX-512 in halves: there AVX2 kernels are 4 to 17 % faster on the
-    products of training, by their size. On later ones they have half the speed.
+    OpenBLAS may not know AMD processors that are newer than itself. Processors of family 25 (Zen 4)
+    execute AVX-512 in halves; AVX2 kernels are 4 to 17 % faster there, depending on the size of the
+    products of training. On later processors, AVX2 kernels have half the speed.
     """
     maker, flags = processor.get("vendor_id"), processor.get("flags", "").split()
     if maker != "AuthenticAMD" or not {"avx512f", "avx512bw", "avx512dq", "avx512vl"} <= set(flags):
@@ -104,7 +106,7 @@ _blas_library = None
 
 
 def load_blas():
-    """OpenBLAS as a ctypes library, its symbols visible to all that is loaded after it."""
+    """OpenBLAS as a ctypes library. Libraries that are loaded later see its symbols."""
     global _blas_library
     if _blas_library is None:
         package = importlib.util.find_spec("scipy_openblas32").submodule_search_locations[0]
@@ -115,7 +117,7 @@ def load_blas():
 
 
 def blas():
-    """OpenBLAS's version and the kernels it uses on this processor: "OpenBLAS 0.3.34 SkylakeX"."""
+    """OpenBLAS's version and its kernels for this processor: "OpenBLAS 0.3.34 SkylakeX"."""
     library = load_blas()
     library.scipy_openblas_get_config.restype = ctypes.c_char_p
     library.scipy_openblas_get_corename.restype = ctypes.c_char_p

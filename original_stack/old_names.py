@@ -1,5 +1,5 @@
-"""The modules and names that later releases dropped, for Theano 1.0.5, Lasagne 0.1, Fuel 0.2.0 and
-pylearn2."""
+"""Modules and names that later releases dropped, but that Theano 1.0.5, Lasagne 0.1, Fuel 0.2.0 and
+pylearn2 need."""
 
 import collections
 import collections.abc
@@ -14,11 +14,11 @@ from original_stack.theano_settings import NO_GPU, CompileLockLoader, TheanoLoad
 
 
 class FuelLoader(importlib.machinery.SourceFileLoader):
-    """Says which file holds settings that Fuel cannot read."""
+    """Imports Fuel's settings; if Fuel cannot read them, the error names their file."""
 
     def exec_module(self, module):
         file = os.environ.get("FUEL_CONFIG", "~/.fuelrc")
-        with reading(file, "correct it, or leave it out: FUEL_CONFIG=", damage=(Exception,)):
+        with reading(file, "correct it, or ignore it: FUEL_CONFIG=", damage=(Exception,)):
             super().exec_module(module)
 
 
@@ -30,7 +30,8 @@ _LOADERS = {
 
 
 class OldNames(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Serves modules that later releases dropped; prepares a package's needs before its import."""
+    """Finds modules that later releases dropped, and prepares what packages need before their
+    import."""
 
     def find_spec(self, name, path=None, target=None):
         if name in _LOADERS:
@@ -41,13 +42,14 @@ class OldNames(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         if name in _MODULES:
             return importlib.machinery.ModuleSpec(name, self, is_package=name in _PACKAGES)
         if name == "theano.scan_module.scan_perform_ext":
-            # Made for Cython of 2017, it does not compile; without it Theano scans in Python.
+            # It is written for Cython of 2017 and does not compile. Without it, Theano scans in
+            # Python.
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-        if name in ("fuel", "pylearn2"):  # import from collections what is in collections.abc
+        if name in ("fuel", "pylearn2"):  # they import from collections what is in collections.abc
             for abstract in collections.abc.__all__:
                 setattr(collections, abstract, getattr(collections.abc, abstract))
         if name in ("binary_connect", "shift_based", "binary_net"):
-            return _ours(name)
+            return _own_module(name)
         return None
 
     def exec_module(self, module):
@@ -77,7 +79,7 @@ def _six_moves():
 
 def _cuda():
     def use(device, *_, **__):
-        """Computations stay on the CPU."""
+        """Stay on the CPU."""
         if device != "cpu":
             say(f"theano.sandbox.cuda.use({device!r}): {NO_GPU}")
 
@@ -86,7 +88,7 @@ def _cuda():
 
 def _cuda_type():
     class CudaNdarrayType:
-        """Of no variable: nothing is on a GPU."""
+        """No variable has this type, because nothing is on a GPU."""
 
     return {"CudaNdarrayType": CudaNdarrayType}
 
@@ -101,12 +103,12 @@ _MODULES = {
 _PACKAGES = ("theano.compat.six", "theano.sandbox.cuda")
 
 
-def _ours(name):
-    """Finds this project's module where Python would find another file of the same name first, as
-    a script of 2015-16 may have beside it; says so."""
-    found = importlib.machinery.PathFinder.find_spec(name)
-    ours = Path(__file__).resolve().parent.parent / f"{name}.py"
-    if found is None or (found.origin and ours.exists() and ours.samefile(found.origin)):
-        return found
-    say(f"{found.origin} shadows {ours}, which is used; to use your own, rename it")
-    return importlib.util.spec_from_file_location(name, ours)
+def _own_module(name):
+    """The spec of this project's module, even if a script of 2015-16 has a file of the same name
+    beside it, which Python would find first; `say` names that file."""
+    spec = importlib.machinery.PathFinder.find_spec(name)
+    own = Path(__file__).resolve().parent.parent / f"{name}.py"
+    if spec is None or (spec.origin and own.exists() and own.samefile(spec.origin)):
+        return spec
+    say(f"{spec.origin} shadows {own}, which is used; to use your own, rename it")
+    return importlib.util.spec_from_file_location(name, own)

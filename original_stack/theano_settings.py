@@ -1,4 +1,4 @@
-"""Theano's configuration and its lock, put in place when Theano is imported."""
+"""Theano's configuration and its compile lock, which are set when Theano is imported."""
 
 import configparser
 import importlib.machinery
@@ -19,9 +19,9 @@ _PATIENCE = 5  # seconds to wait for another process before saying so
 
 
 class TheanoLoader(importlib.machinery.SourceFileLoader):
-    """Imports Theano with this project's flags before the user's, which win.
+    """Imports Theano with this project's flags and then the user's flags, which win.
 
-    The user's flags are read at this moment, so those that a script sets before its import count.
+    The user's flags are read when Theano is imported, so flags that a script sets before count too.
     """
 
     def exec_module(self, module):
@@ -45,7 +45,7 @@ class TheanoLoader(importlib.machinery.SourceFileLoader):
                 _end(f"{error.args[0]}; change it in THEANO_FLAGS or ~/.theanorc")
             raise
         finally:
-            # Programs that this one starts merge their own.
+            # Programs that are started from here merge their flags themselves.
             if users is None:
                 os.environ.pop("THEANO_FLAGS", None)
             else:
@@ -58,11 +58,12 @@ def _end(reason):
 
 
 def merged_flags(users):
-    """THEANO_FLAGS of this project, and the user's after them.
+    """The flags of this project, followed by the flags of the user.
 
     Parameters
     ----------
     users : str
+        The user's THEANO_FLAGS.
 
     Returns
     -------
@@ -76,10 +77,10 @@ def merged_flags(users):
     flags = [
         "floatX=float32",
         "device=cpu",
-        # No contraction of a * b + c into one rounding: exported networks give the same bits.
+        # a * b + c is rounded twice, never once, so that exported networks give the same bits.
         "gcc.cxxflags=-ffp-contract=off",
-        # The library is loaded before Theano (see load_blas), so nothing is linked: no path gets
-        # into the compiled code, and one with a space does no harm.
+        # The library is loaded before Theano (see load_blas), so nothing is linked. No path gets
+        # into the compiled code, and a path with a space does no harm.
         _quoted("blas.ldflags", " ".join(["-lm", *(f"-D{name}_=scipy_{name}_" for name in _BLAS)])),
     ]
     if not re.search(r"\b(base_)?compiledir *=", users):
@@ -95,17 +96,17 @@ def merged_flags(users):
 
 
 def _quoted(name, value):
-    """A flag whose value may hold a space, a comma or a quote."""
+    """A flag whose value may have a space, a comma or a quote."""
     value = value.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{name}={value}"'
 
 
 def _device(users):
-    """The device that the user names and where: in THEANO_FLAGS, otherwise in ~/.theanorc."""
-    words = shlex.shlex(users, posix=True)
-    words.whitespace, words.whitespace_split = ",", True
+    """The device that the user names, and where: THEANO_FLAGS, otherwise ~/.theanorc."""
+    flags = shlex.shlex(users, posix=True)
+    flags.whitespace, flags.whitespace_split = ",", True
     try:
-        given = dict(word.strip().split("=", 1) for word in words if "=" in word)
+        given = dict(flag.strip().split("=", 1) for flag in flags if "=" in flag)
     except ValueError as error:
         raise UserError(
             f"THEANO_FLAGS is {users!r} ({error}); expected name=value,name=value"
@@ -119,16 +120,16 @@ def _device(users):
     except (configparser.Error, ValueError) as error:
         reason = str(error).replace("\n", " ")
         raise UserError(
-            f"cannot read Theano's settings ({reason}); correct them, or leave them out: THEANORC="
+            f"cannot read Theano's settings ({reason}); correct them, or ignore them: THEANORC="
         ) from None
     return settings.get("global", "device", fallback="cpu"), files
 
 
 class CompileLockLoader(importlib.machinery.SourceFileLoader):
-    """Gives Theano a lock on its compile directory that ends with its holder.
+    """Gives Theano a lock on its compile directory that the kernel releases when its holder ends.
 
-    Theano's own is a folder with a host's name and a process's number; after a kill in a container
-    the next one waits for minutes.
+    Theano's own lock is a folder that names a host and a process. After a kill in a container, the
+    next process would wait for minutes.
     """
 
     def exec_module(self, module):
@@ -153,7 +154,7 @@ class CompileLockLoader(importlib.machinery.SourceFileLoader):
 
 
 def _locked(directory):
-    """The lock on a compile directory, held by this process."""
+    """Take the lock on a compile directory, and return it."""
     os.makedirs(directory, exist_ok=True)
     path = os.path.join(directory, "lock")
     if not os.path.exists(path):
@@ -164,4 +165,4 @@ def _locked(directory):
             return Lock(path)
         except BlockingIOError:
             time.sleep(0.1)
-    return Lock(path, waiting="waiting for another process that compiles")
+    return Lock(path, waiting="waiting for another process, which compiles")

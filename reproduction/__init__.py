@@ -1,1 +1,1 @@
-"""All that turns the method into evidence: data, training, report, deployed networks, commands."""
+"""What turns the method into evidence: data, training, report, deployed networks and commands."""

@@ -1,4 +1,4 @@
-"""Arrays (.npy, .npz) that come from outside: checked before anything is allocated."""
+"""Read arrays (.npy, .npz) that come from outside. Sizes are checked before memory is allocated."""
 
 import ast
 import io
@@ -10,7 +10,7 @@ from original_stack.errors import open_regular, reading
 
 import numpy as np
 
-LARGEST = 2 * 2**30  # bytes of all arrays of an archive; a checkpoint has less than 1 GiB
+LARGEST = 2 * 2**30  # bytes of all arrays in an archive; a checkpoint has less than 1 GiB
 _COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _LONGEST_HEADER = 10_000  # bytes; a longer one may exhaust the parser
 _TYPE = re.compile("[<|=]?[biufcSU][1-9][0-9]{0,5}")  # no Python objects, records, swapped bytes
@@ -25,14 +25,14 @@ def load_npz(path, remedy, largest=LARGEST):
     remedy : str
         What to do if the file is damaged.
     largest : int
-        Bytes that all arrays together may have.
+        The number of bytes that all arrays together may have.
 
     Raises
     ------
     FileNotFoundError
     UserError
-        If it cannot be read or is damaged: a size that the archive does not hold, more than
-        `largest` bytes, an array of anything but numbers and text in little-endian order.
+        If the file cannot be read or is damaged: it is shorter than it says, has more than
+        `largest` bytes, or has an array of anything but numbers and text in little-endian order.
     """
     with open_regular(path) as f, reading(path, remedy), zipfile.ZipFile(f) as archive:
         members = archive.infolist()
@@ -56,16 +56,17 @@ def read_npy(content, available):
     Parameters
     ----------
     content : binary file object
-        It ends with the array.
+        Ends with the array.
     available : int
         The largest number of bytes that `content` may have.
 
     Raises
     ------
-    ValueError, or what `reading` takes for damage
+    ValueError and others of `errors.DAMAGE`
+        If the file is damaged.
     """
     if np.lib.format.read_magic(content) != (1, 0):
-        raise ValueError("a header of another version than 1.0")
+        raise ValueError("the version of its header is not 1.0")
     length = int.from_bytes(content.read(2), "little")
     if length > _LONGEST_HEADER:
         raise ValueError(f"a header of {length} bytes")
@@ -79,7 +80,7 @@ def read_npy(content, available):
     size = math.prod(shape) * dtype.itemsize
     if size > available:
         raise ValueError(f"an array of shape {shape} in {available} bytes")
-    data = content.read(size + 1)  # to the end, where the checksum is compared
+    data = content.read(size + 1)  # the checksum is compared at the end of the file
     if len(data) != size:
         raise ValueError(f"{len(data)} bytes for an array of shape {shape}")
     array = np.frombuffer(bytearray(data), dtype)
@@ -88,6 +89,6 @@ def read_npy(content, available):
 
 def npz(**arrays):
     """The bytes of an .npz archive."""
-    content = io.BytesIO()  # on a full disk zipfile would leave half an archive
+    content = io.BytesIO()  # on a full disk, zipfile would leave half an archive
     np.savez(content, **arrays)
     return content.getbuffer()

@@ -1,4 +1,4 @@
-"""The experiments: each data set with the published rows that are run on it and their network."""
+"""The experiments: for each data set, the published rows and how to build their network."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ import svhn
 
 @dataclass(frozen=True)
 class Experiment:
-    """What is run on a data set.
+    """The rows of a data set and their network.
 
     Attributes
     ----------
@@ -24,7 +24,7 @@ class Experiment:
 
     @property
     def hyperparameters(self):
-        """The class of the rows."""
+        """The class of the hyperparameters."""
         return type(self.rows[0])
 
     def row(self, protocol, method):

@@ -1,5 +1,5 @@
-"""results/published.csv: the figures of the papers and of the released code, and which deviations
-matter to each row that is run here."""
+"""Read results/published.csv: the results of the papers and of the released code, and which
+deviations matter to each row that this project runs."""
 
 import csv
 from functools import cache
@@ -13,14 +13,15 @@ PATH = original_stack.ROOT / "results" / "published.csv"
 def rows():
     """All rows, as dicts of str.
 
-    Of a row that is run here, `protocol` and `method` say how, `epochs` how long, and `deviations`
-    holds the numbers of DEVIATIONS.md that matter to it, apart by spaces.
+    A row that this project runs has a `protocol`, a `method` and a number of `epochs`. Its
+    `deviations` are the numbers of the entries of DEVIATIONS.md that matter to it, separated by
+    spaces.
     """
     with open(PATH, newline="") as f:
         return tuple(csv.DictReader(f))
 
 
 def published(dataset, protocol, method):
-    """The row of a run, a dict of str, or None if the papers have none."""
+    """The row of a run, as a dict of str, or None if the papers have no such row."""
     key = dataset, protocol, method
     return next((r for r in rows() if (r["dataset"], r["protocol"], r["method"]) == key), None)

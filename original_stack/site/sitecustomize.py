@@ -1,3 +1,3 @@
-"""Lets scripts that `./reproduce python` runs import Theano first, as those of 2015 do."""
+"""Lets scripts that `./reproduce python` runs import Theano first, as scripts of 2015 do."""
 
 import original_stack

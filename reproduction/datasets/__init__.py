@@ -1,6 +1,7 @@
-"""A name -> checked files -> Fuel's HDF5 file -> training, validation and test sets as published.
+"""Load a data set by name, with the published split and preprocessing.
 
-Where the files come from and where those made of them lie: see `files` and `prepared`.
+`files` finds or downloads the official files and checks them; `prepared` keeps the HDF5 files that
+are made of them.
 """
 
 from dataclasses import replace
@@ -13,27 +14,28 @@ from reproduction.datasets import files as data_files
 def load(
     name, data=None, allow_unofficial=False, inputs="centred", train_size=None, lcn="released"
 ):
-    """Training, validation and test set of an experiment.
+    """The training, validation and test set of an experiment.
 
     Parameters
     ----------
     name : "mnist", "digits", "cifar10" or "svhn"
     data : path, optional
-        Directory with the official files, or where they are downloaded to. By default those of
-        `files.data_directories`. "digits" instead of MNIST's directory gives scikit-learn's
-        embedded digits; the name of the data set is then "digits". A file `*.npz` instead of the
-        directory gives data of one's own, see `own`.
+        The directory that has the official files or receives them when they are downloaded; the
+        default is `files.data_directories`. For MNIST, "digits" gives scikit-learn's embedded
+        digits, and the name of the data set is then "digits". A file `*.npz` gives the user's own
+        data, see `own`.
     allow_unofficial : bool
-        Take files whose checksum is not the official one. If they hold other numbers of images, the
-        validation set is the same share of them.
+        Accept files whose checksum is not the official one. If their numbers of images differ from
+        the official ones, the share of validation images stays the same.
     inputs : "centred" or "signed"
-        BinaryConnect's preprocessing, or the integers 2 pixel - 255 for Binarized Neural Networks,
-        which scale pixels to [-1, 1] and do nothing else (DEVIATIONS.md, 15).
+        "centred" is BinaryConnect's preprocessing. "signed" gives the integers 2 pixel - 255 for
+        Binarized Neural Networks, which only scale pixels to [-1, 1] (DEVIATIONS.md, 15).
     train_size : int, optional
-        Keep the first `train_size` training images. Validation, test and preprocessing stay.
+        Keep only the first `train_size` training images. Validation images, test images and
+        preprocessing do not change.
     lcn : "released" or "all-channels"
-        The channels of SVHN that local contrast normalization changes: the first only, as in the
-        released code, or all three, as was probably meant.
+        The channels of SVHN that local contrast normalization changes: only the first, as in the
+        released code, or all three, which was probably intended.
 
     Returns
     -------
@@ -43,7 +45,7 @@ def load(
     ------
     UserError
         If files are missing and cannot be downloaded, are not official, are damaged or cannot be
-        read, or if what is made of them cannot be written.
+        read, or if the prepared files cannot be written.
     """
     # Fuel imports Theano, which users of `preprocessing` and `files` do not need.
     from reproduction.datasets import cifar10, mnist, own, svhn

@@ -1,4 +1,4 @@
-"""CIFAR-10, whitened or as signed pixels."""
+"""CIFAR-10, as whitened images or as signed pixels."""
 
 import io
 import pickle
@@ -52,7 +52,7 @@ def load(directories, allow_unofficial, inputs):
 
 
 def preprocess(images, test_images, inputs, name, files, directories):
-    """Both sets of images preprocessed, and a description; the file `name` keeps whitened ones."""
+    """Both sets of images, preprocessed, and a description. Whitened images are kept in `name`."""
     if inputs == "signed":
         transform, description = preprocessing.PIXELS[inputs]
         return transform(images), transform(test_images), description
@@ -65,7 +65,7 @@ def preprocess(images, test_images, inputs, name, files, directories):
 
 
 def _extracted(directories):
-    """The folder with the extracted batches, or None."""
+    """The folder that has the extracted batches, or None."""
     for directory in directories:
         for below in ("", "cifar-10-batches-py", "cifar10/cifar-10-batches-py"):
             if data_files.exists(directory / below / BATCHES[0]):
@@ -81,10 +81,8 @@ def _convert(paths, output):
 
 
 def _repack(paths, folder):
-    """Write the archive that Fuel expects, with plain arrays and lists in it.
-
-    Fuel unpickles whatever it is given, which may execute anything.
-    """
+    """Write the archive that Fuel expects, but with plain arrays and lists only: Fuel unpickles
+    what it is given, which could execute anything."""
     archive = Path(folder, data_files.WANTED["cifar10"][0])
     with tarfile.open(archive, "w:gz", compresslevel=0) as target:
         for place, batch, content in _batches(paths, Path(folder, "plain")):
@@ -96,7 +94,7 @@ def _repack(paths, folder):
 
 
 def _batches(paths, plain):
-    """Yield the place, the name and the content of each batch; `plain` is a temporary file."""
+    """Yield for each batch where it lies, its name and its content. `plain` is a temporary file."""
     first = next(iter(paths.values()))
     if first.name in BATCHES:
         for batch, path in paths.items():
@@ -105,7 +103,7 @@ def _batches(paths, plain):
         return
     data_files.unpack(first, plain, LARGEST)
     with reading(first, data_files.REMEDY), tarfile.open(plain, "r:") as archive:
-        # A size below 0 would make the list of members endless.
+        # A negative size would make the list of members endless.
         members = {member.name: member for member in islice(archive, 1000)}
         for batch in BATCHES:
             member = members[f"cifar-10-batches-py/{batch}"]

@@ -1,4 +1,4 @@
-"""A batch of CIFAR-10, read without an unpickler, which may import and call anything."""
+"""Read a batch of CIFAR-10 without an unpickler, which could import and call anything."""
 
 import pickletools
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def read(content):
-    """Images and labels of a batch.
+    """The images and labels of a batch.
 
     Parameters
     ----------
@@ -21,6 +21,7 @@ def read(content):
     Raises
     ------
     ValueError and others of `errors.DAMAGE`
+        If the batch is damaged.
     """
     batch = _unpickle(content)
     images, labels = batch["data"].pixels(), batch["labels"]
@@ -35,7 +36,7 @@ def read(content):
 
 
 class _Array:
-    """What a pickle says of a uint8 array. NumPy would believe it about types and sizes."""
+    """What a pickle says about a uint8 array. NumPy would trust its types and sizes."""
 
     def __init__(self, *_):
         self.content, self.shape, self.fortran_order = b"", (0,), False
@@ -43,7 +44,7 @@ class _Array:
     def build(self, state):
         _, self.shape, kind, self.fortran_order, self.content = state
         if not isinstance(kind, _Uint8):
-            raise ValueError("an array of no type")
+            raise ValueError("an array without a type")
 
     def pixels(self):
         content = self.content
@@ -54,7 +55,7 @@ class _Array:
 
 
 class _Uint8:
-    """The only type of an array that is admitted."""
+    """The only array type that is accepted."""
 
     def __init__(self, name, *_):
         if name != "u1":
@@ -70,7 +71,7 @@ def _from_buffer(content, kind, shape, order):
     return array
 
 
-# What takes the place of the functions that a pickle of arrays names.
+# Called instead of the functions that a pickle of arrays names.
 _STAND_INS = {
     "_codecs encode": lambda text, encoding: text,  # bytes that Python 3 pickled for Python 2
     "numpy dtype": _Uint8,
@@ -91,19 +92,19 @@ _VALUES = (
 def _stand_in(name):
     name = name.replace("numpy._core", "numpy.core")  # NumPy 2
     if name not in _STAND_INS:
-        raise ValueError(f"it asks for {name.replace(' ', '.')}, which no data need")
+        raise ValueError(f"it asks for {name.replace(' ', '.')}, which data do not need")
     return _STAND_INS[name]
 
 
 def _unpickle(content):
-    """What a pickle of dicts, lists, tuples, text, bytes, integers and uint8 arrays holds.
+    """The content of a pickle of dicts, lists, tuples, text, bytes, integers and uint8 arrays.
 
-    Nothing is imported, and nothing is called but the stand-ins.
+    Nothing is imported, and only the stand-ins are called.
 
     Raises
     ------
     ValueError and others
-        If there is anything else in it.
+        If the pickle has anything else.
     """
     stack, marks, memo = [], [], {}
 
@@ -173,7 +174,7 @@ def _unpickle(content):
             case name if name in _VALUES:
                 stack.append(argument)
             case name:
-                raise ValueError(f"it has {name}, which no data need")
+                raise ValueError(f"it has {name}, which data do not need")
     if end != len(content):
         raise ValueError(f"{len(content) - end} bytes after its end")
     (result,) = stack

@@ -1,4 +1,4 @@
-"""A data set: three splits of images and labels, and where they come from."""
+"""A data set: three splits of images and labels, and the files that they come from."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,9 +15,9 @@ class Split:
     Parameters
     ----------
     X : float32 array of shape (n, channels, rows, columns), or Images
-        It takes an array of indices or a slice, and then gives a numpy array.
+        Indexed by an array of indices or a slice, it gives a numpy array.
     y : int array of shape (n,)
-        Labels, from 0 to the number of classes - 1.
+        Labels from 0 to the number of classes - 1.
     """
 
     X: Any
@@ -35,7 +35,7 @@ class Split:
         Raises
         ------
         UserError
-            If there are not as many.
+            If there are fewer images.
         """
         if not 1 <= size <= len(self.y):
             raise UserError(
@@ -72,14 +72,15 @@ class Dataset:
 class Images:
     """Some rows of a memory-mapped array, preprocessed when they are read.
 
-    SVHN's images are 1.9 GB as bytes and would be 7.4 GB as normalized float32. Normalizing 50 of
-    them takes 0.3 ms, next to nothing beside a training step (benchmarks/svhn_memory.py).
+    SVHN's images take 1.9 GB as bytes and would take 7.4 GB as normalized float32. Normalizing 50
+    images takes 0.3 ms, which is little compared with a training step (benchmarks/svhn_memory.py).
 
     Parameters
     ----------
     pixels : uint8 array of shape (n, channels, rows, columns)
     rows : int array
-    transform : function of such an array to a float32 array of the same shape
+    transform : callable
+        transform(pixels) returns a float32 array of the same shape.
     """
 
     dtype = np.dtype(np.float32)
@@ -103,7 +104,7 @@ class Images:
 
 
 def split(name, train, valid_size, test, files, description):
-    """The data set whose validation images are the last `valid_size` of `train`."""
+    """The data set whose validation images are the last `valid_size` images of `train`."""
     first = len(train.y) - valid_size
     parts = [
         Split(train.X[:first], train.y[:first]),

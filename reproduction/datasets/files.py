@@ -1,4 +1,4 @@
-"""The official files of a data set: found or downloaded, and checked."""
+"""Find or download the official files of a data set, and check them."""
 
 import errno
 import gzip
@@ -21,8 +21,8 @@ MIRRORS = {
     "svhn": ("http://ufldl.stanford.edu/housenumbers/",),
 }
 
-# Official md5 of every file as it may lie in a data directory: MNIST also unzipped, CIFAR-10 also
-# extracted.
+# The official md5 of every file that a data directory may have. MNIST's files may also be unzipped,
+# and CIFAR-10's archive may be extracted.
 CHECKSUMS = {
     "train-images-idx3-ubyte.gz": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
     "train-labels-idx1-ubyte.gz": "d53e105ee54ea40749a09fcbcd1e9432",
@@ -55,7 +55,7 @@ REMEDY = "delete it to have it downloaded"
 
 @dataclass(frozen=True)
 class File:
-    """A file that a data set was made from: its name, its md5, whether that is the official one."""
+    """A file of a data set: its name, its md5, and whether this md5 is the official one."""
 
     name: str
     md5: str
@@ -63,7 +63,8 @@ class File:
 
 
 def data_directories(data=None):
-    """Where files are looked for, in this order; they are written to the first that is writable.
+    """The directories where files are looked for, in this order. New files are written to the first
+    one that is writable.
 
     1. `data`; otherwise the environment variable BINARYCONNECT_DATA; otherwise the directories of
        FUEL_DATA_PATH, Fuel's own variable, separated by colons.
@@ -74,7 +75,7 @@ def data_directories(data=None):
     Raises
     ------
     UserError
-        If one of them is a file, or a home directory of an unknown user.
+        If one of them is a file or the home directory of an unknown user.
     """
     if data == "":
         raise UserError("--data is empty; name a directory or leave it out")
@@ -90,7 +91,7 @@ def data_directories(data=None):
 
 
 def expanded(path):
-    """The path with ~ and ~user replaced by home directories."""
+    """`path` with ~ and ~user replaced by home directories."""
     try:
         return Path(path).expanduser()
     except RuntimeError:
@@ -98,13 +99,19 @@ def expanded(path):
 
 
 def official_files(name, directories, allow_unofficial):
-    """({official name: path}, File of each), checked; those that are nowhere are downloaded.
+    """Find, check and, if they are missing, download the official files of a data set.
+
+    Returns
+    -------
+    paths : dict
+        {official name: path}
+    files : tuple of File
 
     Raises
     ------
     UserError
-        A file can neither be found nor downloaded, or is not the official one, which only
-        `allow_unofficial` permits.
+        If a file can neither be found nor downloaded. Unless `allow_unofficial`, also if a file is
+        not the official one.
     """
     paths = {file: find(name, file, directories) for file in WANTED[name]}
     missing = [file for file, path in paths.items() if path is None]
@@ -117,7 +124,8 @@ def official_files(name, directories, allow_unofficial):
 
 
 def find(name, file, directories):
-    """Path of a file, in a directory or in its subdirectory `name`, also unzipped, or None."""
+    """The path of a file, or None. It may lie in a directory or in its subdirectory `name`, and may
+    be unzipped."""
     for directory in directories:
         for candidate in (file, f"{name}/{file}", file[:-3], f"{name}/{file[:-3]}"):
             if Path(candidate).name in CHECKSUMS and exists(directory / candidate):
@@ -126,7 +134,7 @@ def find(name, file, directories):
 
 
 def exists(path):
-    """Whether there is anything but a folder at `path`; `checked` refuses what is no file."""
+    """Whether `path` exists and is not a folder; `checked` refuses what is not a regular file."""
     try:
         return path.exists() and not path.is_dir()
     except OSError as error:
@@ -134,7 +142,7 @@ def exists(path):
 
 
 def checked(path, allow_unofficial):
-    """The File at `path`."""
+    """The File at `path`; a UserError if it is not the official one, unless `allow_unofficial`."""
     with open_regular(path) as file, reading(path, REMEDY):
         md5, official = hashlib.file_digest(file, "md5").hexdigest(), CHECKSUMS[path.name]
     if md5 != official and not allow_unofficial:
@@ -146,12 +154,12 @@ def checked(path, allow_unofficial):
 
 
 def unpack(path, output, largest):
-    """Copy a file of the user's to `output`, unzipped if it ends in .gz.
+    """Copy a file to `output`, unzipped if its name ends in .gz.
 
     Raises
     ------
     UserError
-        If it is damaged, or has more than `largest` bytes when it is unzipped.
+        If the file is damaged, or has more than `largest` bytes when it is unzipped.
     """
     with open_regular(path) as packed, open(output, "wb") as plain, reading(path, REMEDY):
         source = gzip.GzipFile(fileobj=packed) if path.suffix == ".gz" else packed
@@ -162,9 +170,9 @@ def unpack(path, output, largest):
 
 
 def _download(name, file, target, directory):
-    """Path of a file that has been downloaded and checked.
+    """Download and check a file, and return its path.
 
-    It gets its name only then: a broken download or a second process leaves nothing under it.
+    The file gets its name only after the check, so a broken download never has this name.
     """
     downloader = pooch.HTTPDownloader(progressbar=True, timeout=30)
     reasons = []
@@ -185,8 +193,8 @@ def _download(name, file, target, directory):
 
 
 def writable(directories):
-    """The first of the directories that can be written, or made. One without a write permission is
-    left alone by root too, who could write it."""
+    """The first of the directories that can be written or made. A directory without a write
+    permission is left alone even if the user is root, who could write there."""
     for directory in directories:
         existing = next(path for path in (directory, *directory.parents) if path.exists())
         if os.access(existing, os.W_OK) and existing.stat().st_mode & 0o222:

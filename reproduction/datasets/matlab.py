@@ -1,7 +1,9 @@
-"""Arrays in files of MATLAB's format 5, without SciPy: its reader crashes on some damaged files.
+"""Read arrays from files of MATLAB's format 5, without SciPy, whose reader crashes on some damaged
+files.
 
-The format is a head of 128 bytes, then elements: a tag of 8 bytes (type, size) and the content. A
-variable is an element, maybe compressed, of four elements: flags, shape, name, values.
+A file consists of a head of 128 bytes and elements. An element is a tag of 8 bytes (type, size) and
+its content. A variable is an element, which may be compressed, of four elements: flags, shape, name
+and values.
 Source: MATLAB MAT-File Format, The MathWorks.
 """
 
@@ -21,15 +23,15 @@ _BLOCK = 2**20
 
 
 class Variable(NamedTuple):
-    """What a file says of a variable.
+    """A variable of a file.
 
     Attributes
     ----------
     shape : tuple of int
     kind : str or None
-        Its class, for example "uint8", or None if it is not of real numbers.
+        The class, for example "uint8", or None if the values are not real numbers.
     source
-        Where its values are read from, until another variable is found.
+        The values are read from it, which is possible until another variable is found.
     """
 
     shape: tuple
@@ -53,6 +55,7 @@ def find(file, wanted):
     Raises
     ------
     ValueError and others of `errors.DAMAGE`
+        If the file is damaged or has no such variable.
     """
     file.seek(0)
     if file.read(128)[124:] != b"\0\1IM":
@@ -67,16 +70,16 @@ def find(file, wanted):
             flags, _ = struct.unpack("<II", _element(source, _UINT32))
             shape = np.frombuffer(_element(source, _INT32), "<i4")
             if _element(source, _INT8).decode() == wanted:
-                # Another bit of the flags stands for complex numbers.
+                # Complex numbers set another bit of the flags.
                 return Variable(tuple(shape.tolist()), _CLASSES.get(flags & 0x8FF), source)
         file.seek(end)
     raise ValueError(f"{wanted} is missing")
 
 
 def array(variable):
-    """The values of a variable, if their size fits its shape."""
+    """The values of a variable; a ValueError if their size does not fit the shape."""
     shape, _, source = variable
-    kind, size, content = _tag(source)
+    kind, size, content = _read_tag(source)
     dtype = np.dtype(_TYPES[kind])
     if size != math.prod(shape) * dtype.itemsize:
         raise ValueError(f"{size} bytes for an array of shape {shape}")
@@ -93,14 +96,14 @@ def array(variable):
 
 def _element(source, expected):
     """The content of a short element of the expected type."""
-    kind, size, content = _tag(source)
+    kind, size, content = _read_tag(source)
     if kind != expected or size > 1000:
         raise ValueError(f"an element of type {kind} and {size} bytes")
     return content or source.read(size + -size % 8)[:size]
 
 
-def _tag(source):
-    """Type and size of an element, and its content if that is in the tag: at most 4 bytes."""
+def _read_tag(source):
+    """The type and size of an element, and its content if the tag holds it (at most 4 bytes)."""
     tag = source.read(8)
     kind, size = struct.unpack("<II", tag)
     if kind >> 16:
@@ -109,7 +112,7 @@ def _tag(source):
 
 
 class _Inflated:
-    """A compressed element, inflated while it is read."""
+    """A compressed element, which is inflated while it is read."""
 
     def __init__(self, file, size):
         self._file, self._left, self._zlib = file, size, zlib.decompressobj()

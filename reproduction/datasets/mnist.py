@@ -17,7 +17,7 @@ from reproduction.datasets.dataset import Split, split
 from reproduction.datasets.prepared import folder_beside, prepare, quiet
 from reproduction.datasets.preprocessing import PIXELS
 
-LARGEST = 2**20  # images of a file; MNIST has 70,000
+LARGEST = 2**20  # images in a file; MNIST has 70,000
 
 
 def load(directories, allow_unofficial, inputs):
@@ -47,7 +47,7 @@ def _convert(paths, output):
             # Fuel expects gzip.
             with open(plain, "rb") as content, gzip.open(Path(folder, name), "wb", 0) as packed:
                 shutil.copyfileobj(content, packed)
-        for (images, labels), (n, m) in zip(batched(paths.values()), batched(counts), strict=True):
+        for (images, labels), (n, m) in zip(pairs(paths.values()), pairs(counts), strict=True):
             if n != m:
                 raise UserError(
                     f"{images} has {n} images, but {labels} has {m} labels; delete both to have "
@@ -57,17 +57,17 @@ def _convert(paths, output):
             convert_mnist(folder, str(output.parent), output.name)
 
 
-def batched(values):
-    """Pairs of an images file and a labels file, or of what belongs to them."""
+def pairs(values):
+    """Values in pairs: one for a file of images, one for the file of its labels."""
     values = list(values)
     return zip(values[::2], values[1::2], strict=True)
 
 
 def _count(path, plain):
-    """The number of images or labels of the file at `path`, which lies unzipped at `plain`.
+    """The number of images or labels in the file at `path`, whose unzipped copy is `plain`.
 
-    The format is IDX: a magic number, the number of entries and the shape of an entry, 32 bits
-    each, most significant byte first, and then the entries, a byte a value.
+    The format is IDX: a magic number, the number of entries and the sizes of an entry, as 32-bit
+    integers with the most significant byte first, and then the entries with one byte per value.
     """
     magic, shape = (2051, (28, 28)) if "images" in path.name else (2049, ())
     with open(plain, "rb") as content, reading(path, data_files.REMEDY):
@@ -91,8 +91,8 @@ def _count(path, plain):
 
 
 def digits(inputs):
-    """scikit-learn's 1,797 digits, bilinearly scaled from 8x8 to 28x28, in the order of their file:
-    1,200 for training, 297 for validation, 300 for the test."""
+    """scikit-learn's 1,797 digits, scaled bilinearly from 8x8 to 28x28. In the order of their file,
+    1,200 are for training, 297 for validation and 300 for the test."""
     from scipy.ndimage import zoom
     from sklearn.datasets import load_digits  # slow to import, and rarely needed
 

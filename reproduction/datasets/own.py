@@ -1,4 +1,4 @@
-"""Images and labels of one's own, in one .npz file, preprocessed as a published data set is."""
+"""The user's own images and labels in one .npz file, preprocessed like a published data set."""
 
 import hashlib
 
@@ -14,17 +14,17 @@ from reproduction.datasets.preprocessing import PIXELS
 
 SHAPES = {"mnist": (1, 28, 28), "cifar10": (3, 32, 32), "svhn": (3, 32, 32)}
 LARGEST = 2**13  # classes
-_ORDER = "number the classes 0, 1, ... without a gap"
+_NUMBERING = "number the classes 0, 1, ... without a gap"
 
 
 def load(name, path, directories, inputs, lcn):
-    """The data set of a file.
+    """The data set in a file.
 
     The file has the arrays `train_images`, `train_labels`, `test_images` and `test_labels`. Images
-    are uint8 of shape (n, 28, 28) for "mnist" and (n, 32, 32, 3) for "cifar10" and "svhn"; an axis
+    are uint8 of shape (n, 28, 28) for "mnist" and (n, 32, 32, 3) for "cifar10" and "svhn"; the axis
     of the channels may also come second. Labels are integers of shape (n,), from 0 to the number of
     classes - 1. If `valid_images` and `valid_labels` are missing, a random sixth of the training
-    images validates.
+    images is used for validation.
 
     Parameters
     ----------
@@ -32,7 +32,7 @@ def load(name, path, directories, inputs, lcn):
         The data set whose preprocessing is applied.
     path : path
     directories : list of Path
-        Whitened images are kept there, see `files.data_directories`.
+        Where whitened images are kept, see `files.data_directories`.
     inputs, lcn
         See `datasets.load`.
 
@@ -44,7 +44,7 @@ def load(name, path, directories, inputs, lcn):
     Raises
     ------
     UserError
-        In one line, what is wrong with the file.
+        If the file does not have what is described above.
     """
     path = expanded(path)
     if not path.name.isprintable():
@@ -87,7 +87,7 @@ def load(name, path, directories, inputs, lcn):
 
 
 def _read(path, shape):
-    """The md5 of the file and {"train", "valid" if it is there, "test": (images, labels)}."""
+    """The md5 of the file and {set: (images, labels)} for train, valid (if present) and test."""
     try:
         with open_regular(path) as file:
             md5 = hashlib.file_digest(file, "md5").hexdigest()
@@ -114,17 +114,17 @@ def _listed(names):
 
 
 def _images_and_labels(path, which, arrays, shape):
-    """Images of a set, channels first, and labels, int64, if they are what they should be."""
+    """The images of a set, channels first, and its labels, int64, after both have been checked."""
     images, labels = arrays[f"{which}_images"], arrays[f"{which}_labels"]
     if images.dtype != np.uint8:
         raise UserError(f"{path}: {which}_images is of type {images.dtype}; expected uint8")
     channels, *size = shape
-    found = images.shape[1:]
-    if channels == 1 and found == tuple(size):
+    image_shape = images.shape[1:]
+    if channels == 1 and image_shape == tuple(size):
         images = images[:, np.newaxis]
-    elif found == (*size, channels):
+    elif image_shape == (*size, channels):
         images = images.transpose(0, 3, 1, 2)
-    elif found != shape:
+    elif image_shape != shape:
         expected = ("n", *size) if channels == 1 else ("n", *size, channels)
         raise UserError(
             f"{path}: {which}_images has shape {images.shape}; expected "
@@ -136,18 +136,18 @@ def _images_and_labels(path, which, arrays, shape):
             f"integers of shape ({len(images)},)"
         )
     if not len(images):
-        raise UserError(f"{path}: {which}_images has no images; give it some")
+        raise UserError(f"{path}: {which}_images has no images; add some")
     return images, labels.astype(np.int64)
 
 
 def _classes(path, train_y, every_y):
-    """The number of classes, if the training images have all of them."""
+    """The number of classes; a UserError if the training images lack one of them."""
     if every_y.min() < 0:
-        raise UserError(f"{path}: a label is {every_y.min()}; {_ORDER}")
+        raise UserError(f"{path}: a label is {every_y.min()}; {_NUMBERING}")
     there = np.unique(train_y)
     gap = next((i for i, label in enumerate(there) if i != label), len(there))
     if gap <= every_y.max():
-        raise UserError(f"{path}: class {gap} has no training images; {_ORDER}")
+        raise UserError(f"{path}: class {gap} has no training images; {_NUMBERING}")
     if not 2 <= gap <= LARGEST:
         raise UserError(f"{path}: the number of classes is {gap}; expected 2 to {LARGEST}")
     return gap

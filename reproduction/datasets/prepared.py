@@ -1,8 +1,8 @@
-"""What is made of the files of a data set: once, kept in Fuel's format, and read from then on.
+"""Prepare the files of a data set once, and keep the arrays in Fuel's format.
 
 `binaryconnect/NAME.hdf5` below a data directory holds the arrays. `NAME.json` beside it holds the
-checksums of the files that it was made of, its own checksum, and its time stamp when that was last
-compared. It is compared again only if the time stamp changes.
+checksums of the files that NAME.hdf5 was made of, the checksum of NAME.hdf5, and the time stamp of
+NAME.hdf5 when this checksum was last compared. It is compared again only if the time stamp changes.
 """
 
 import contextlib
@@ -25,14 +25,14 @@ from fuel.datasets import H5PYDataset
 
 from reproduction.datasets.files import writable
 
-VERSION = 2  # of what is written into the prepared files; one of another version is made again
+VERSION = 2  # of the content of prepared files; a file of another version is made again
 
 
 @dataclass(frozen=True)
 class Prepared:
     """An open file of Fuel's format.
 
-    It stays the same if another process puts a file made of other data in its place.
+    The content stays the same even if another process replaces the file at `path`.
     """
 
     path: Path
@@ -66,7 +66,7 @@ class Prepared:
             return labels[:, 0].astype(np.int32)
 
     def memory_map(self, name):
-        """An array of the file as a read-only array on the file."""
+        """An array of the file, memory-mapped and read-only."""
         with self._content() as content:
             data = content[name]
             offset = data.id.get_offset()
@@ -79,17 +79,17 @@ def _source(content, which, source):
 
 
 def prepare(name, files, directories, make):
-    """Open the file `binaryconnect/name`, made of `files` by `make(path)` unless it is there.
+    """Open the file `binaryconnect/name`. If it does not exist, `make(path)` makes it of `files`.
 
-    It gets its name when it is whole. Until then it lies beside it under a name that only the same
-    inputs have, so that `make` may resume what a killed run left.
+    The file gets its name when it is complete. Until then it has a temporary name derived from the
+    inputs, so that `make` may resume what a killed run left.
 
     Parameters
     ----------
     name : str
     files : sequence of File
-        What it is made of. It is made again if their checksums or VERSION change, or if it is not
-        what was made.
+        The input files. The prepared file is made again if their checksums or VERSION change, or if
+        its content is not what was written.
     directories : list of Path
         See `data_directories`.
     make : callable
@@ -116,7 +116,8 @@ def prepare(name, files, directories, make):
         _clear(path, keep=partial)
         if os.path.lexists(path):
             print(
-                f"{path} is damaged, of other files or of another version: making it again",
+                f"{path} is damaged, or was made of other files or by another version: making it "
+                "again",
                 file=sys.stderr,
             )
         try:
@@ -135,7 +136,7 @@ def prepare(name, files, directories, make):
 
 
 def _open(path, made_of):
-    """The file at `path`, if it is what was made of these files; otherwise None."""
+    """The file at `path` if it was made of these files and is intact, otherwise None."""
     note = path.with_suffix(".json")
     try:
         with open_regular(note) as content, reading(note, "delete it"):
@@ -150,7 +151,7 @@ def _open(path, made_of):
         if hashlib.file_digest(file, "md5").hexdigest() != md5:
             file.close()
             return None
-        with contextlib.suppress(OSError):  # in a read-only folder it is compared each time
+        with contextlib.suppress(OSError):  # in a read-only folder, compare each time
             _note(path, {**record, "compared at": _time_stamp(file)})
     return Prepared(path, file)
 
@@ -174,13 +175,13 @@ def _clear(path, keep=None):
 
 
 def folder_beside(output):
-    """A temporary folder in which `make` of `prepare` may prepare its output; removed after it."""
+    """A temporary folder for the function `make` of `prepare`. It is removed at the end."""
     return tempfile.TemporaryDirectory(dir=output.parent, prefix=f"{output.name}.")
 
 
 @contextlib.contextmanager
 def quiet():
-    """Silence what Fuel's converters say about their age."""
+    """Silence the deprecation warnings of Fuel's converters."""
     with warnings.catch_warnings():
         for category in (DeprecationWarning, FutureWarning, ResourceWarning):
             warnings.simplefilter("ignore", category)

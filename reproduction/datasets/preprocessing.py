@@ -1,7 +1,7 @@
-"""What the published experiments do to images. Arrays in, new arrays out.
+"""The preprocessing of the published experiments, as functions of arrays that return new arrays.
 
-MNIST: centring. CIFAR-10: global contrast normalization, ZCA whitening. SVHN: global, then local
-contrast normalization.
+MNIST is centred. CIFAR-10 gets global contrast normalization and ZCA whitening, SVHN gets global
+and then local contrast normalization.
 """
 
 import numpy as np
@@ -25,14 +25,14 @@ def center(images):
 
 
 def signed(images):
-    """2 pixel - 255 of every pixel, rounded to an integer: float32 of the same shape."""
+    """2 pixel - 255 for every pixel, rounded to an integer, as float32 of the same shape."""
     return np.rint(np.asarray(images, np.float32)) * np.float32(2) - np.float32(255)
 
 
 def global_contrast_normalize(images, scale=1.0):
     """Each image minus its mean over pixels and channels, divided by its norm, times `scale`.
 
-    An image of one value only (norm below 1e-8 `scale`) has nothing to normalize and becomes zero.
+    A constant image (norm below 1e-8 `scale`) becomes zero.
 
     Parameters
     ----------
@@ -55,17 +55,17 @@ def global_contrast_normalize(images, scale=1.0):
 def fit_zca(images, filter_bias=0.1, block=5000):
     """Mean image and whitening matrix of the zero-phase component analysis of `images`.
 
-    The matrix is E (D + filter_bias)^(-1/2) E^T with E and D the eigenvectors and eigenvalues of
-    the covariance of the images. The covariance is summed in float64, because in float32 its
-    rounding errors come near `filter_bias`.
+    The matrix is E (D + filter_bias)^(-1/2) E^T, where E and D are the eigenvectors and eigenvalues
+    of the covariance of the images. The covariance is summed in float64, because rounding errors in
+    float32 come near `filter_bias`.
 
     Parameters
     ----------
     images : array of shape (n, ...) with d values per image
     filter_bias : float
-        Released code: 0.1.
+        Added to the eigenvalues; 0.1 in the released code.
     block : int
-        Images per block, 8 d bytes of memory each.
+        Images per block; each takes 8 d bytes of memory.
 
     Returns
     -------
@@ -83,7 +83,7 @@ def fit_zca(images, filter_bias=0.1, block=5000):
 
 
 def whiten(images, mean, matrix):
-    """Images whitened by what `fit_zca` found.
+    """Images whitened by the mean and the matrix of `fit_zca`.
 
     Parameters
     ----------
@@ -107,20 +107,21 @@ def gaussian_band(size):
 
 
 def local_contrast_normalize(images, channels=None, threshold=THRESHOLD):
-    """LeCun's local contrast normalization of some channels, each by itself; others pass unchanged.
+    """LeCun's local contrast normalization of some channels, separately; others do not change.
 
-    Each pixel minus the Gaussian mean of its 7x7 neighbourhood, divided by the Gaussian root mean
-    square of the neighbourhood (in the released code that of the pixels, not of their differences
-    from the mean), or by that of the image on average where this is larger, and by no less than
-    `threshold`. Outside the image is zero. The Gaussian (standard deviation 2, sum 1) is separable:
-    its convolution is a product with a band matrix from each side.
+    From each pixel, the Gaussian mean of its 7x7 neighbourhood is subtracted. The difference is
+    divided by the largest of three numbers: the Gaussian root mean square of the pixels in the
+    neighbourhood (as in the released code, not of their differences from the mean), the average of
+    these root mean squares over the image, and `threshold`. Pixels outside the image count as zero.
+    The Gaussian (standard deviation 2, sum 1) is separable, so its convolution is a product with a
+    band matrix from each side.
 
     Parameters
     ----------
     images : array of shape (n, channels, size, size)
     channels : list of int, optional
-        Channels to normalize, default all. The released code normalizes [0] only: it returns inside
-        its loop over channels.
+        Channels to normalize; the default is all. The released code normalizes only [0], because it
+        returns inside its loop over channels.
     threshold : float
         Smallest divisor.
 
@@ -140,7 +141,7 @@ def local_contrast_normalize(images, channels=None, threshold=THRESHOLD):
     return result
 
 
-# What is done to pixels of MNIST's kind: the function, and its description in records.
+# Preprocessing of pixels: the function, and its description in the records.
 PIXELS = {
     "centred": (
         lambda images: center(np.asarray(images, np.float32) / np.float32(255)),

@@ -1,4 +1,4 @@
-"""SVHN's format 2, contrast-normalized or as signed pixels."""
+"""SVHN's format 2, as contrast-normalized images or as signed pixels."""
 
 from functools import partial
 
@@ -19,7 +19,7 @@ def load(directories, allow_unofficial, inputs, lcn):
         "svhn_format_2.hdf5", files, directories, lambda path: svhn_format_2.convert(paths, path)
     ) as prepared:
         pixels = prepared.memory_map("features")
-        # Fuel's files have 0 for the digit zero; the released code has it last, after 1 to 9.
+        # The digit zero has label 0 in Fuel's files, but the last label in the released code.
         labels = [(prepared.labels(which) - 1) % 10 for which in svhn_format_2.SETS]
     y = np.concatenate(labels)
     transform, description = preprocess(inputs, lcn)
@@ -43,8 +43,11 @@ def preprocess(inputs, lcn):
 
 
 def _rows(train_labels, test_labels, extra_labels):
-    """Rows of Fuel's file for training, validation and test. Released code: of each class, 400
-    images of train and 200 of extra validate; the rest of both is for training."""
+    """The rows of Fuel's file for training, validation and test.
+
+    As in the released code, the validation set has 400 images of train and 200 images of extra for
+    each class; the remaining images of both are for training.
+    """
     first_test = len(train_labels)
     first_extra = first_test + len(test_labels)
     test = np.arange(first_test, first_extra)

@@ -1,4 +1,4 @@
-"""SVHN's format 2, as published in .mat files, -> the file that Fuel's converter makes of them."""
+"""Convert SVHN's format 2, which is published in .mat files, to Fuel's HDF5 format."""
 
 import os
 from itertools import pairwise
@@ -15,14 +15,15 @@ from reproduction.datasets.files import REMEDY
 from reproduction.datasets.prepared import quiet
 
 SETS = ("train", "test", "extra")  # in this order in Fuel's file
-LARGEST = 2**20  # images of a file; extra has 531,131
+LARGEST = 2**20  # images in a file; extra has 531,131
 
 
 def convert(paths, output, block=4096):
-    """Write what Fuel's converter of SVHN's format 2 writes.
+    """Write the file that Fuel's converter of SVHN's format 2 writes.
 
-    Fuel's takes 5.5 GiB of memory and starts again after a kill. This one takes 1.7 GiB and
-    resumes: a label is 255 until its image is on the disk, so the first 255 is where to resume.
+    Fuel's converter takes 5.5 GiB of memory and starts again after a kill. This function takes
+    1.7 GiB and resumes at the first label 255, because a label is 255 until its image is on the
+    disk.
     """
     labels = [_labels(paths[f"{which}_32x32.mat"]) for which in SETS]
     bounds = np.cumsum([0, *(len(part) for part in labels)])
@@ -46,13 +47,13 @@ def convert(paths, output, block=4096):
                     file.seek(offset + start * size)
                     file.write(content.tobytes())
                     file.flush()
-                    os.fdatasync(file.fileno())  # a power cut keeps the order
+                    os.fdatasync(file.fileno())  # the order holds even after a power cut
                 bar.update(len(part[rows]))
-            del images  # before the next ones are read
+            del images  # free the memory before the next images are read
 
 
 def _labels(path):
-    """Labels 1 to 10 of a file, uint8 of shape (n,), if the shapes of images and labels fit."""
+    """The labels of a file, 1 to 10, as uint8 of shape (n,), after shapes have been checked."""
     with open_regular(path) as file, reading(path, REMEDY):
         images, labels = matlab.find(file, "X"), matlab.find(file, "y")
         count = labels.shape[0]
@@ -74,7 +75,7 @@ def _labels(path):
 
 
 def _images(path, count):
-    """Images of a file, uint8 of shape (count, 3, 32, 32)."""
+    """The images of a file, as uint8 of shape (count, 3, 32, 32)."""
     with open_regular(path) as file, reading(path, REMEDY):
         variable = matlab.find(file, "X")
         if variable.shape != (32, 32, 3, count):
@@ -86,7 +87,7 @@ def _images(path, count):
 
 
 def _begun(output, size):
-    """What `_allocate` gives, of the file that a killed run left, or None if it is not usable."""
+    """Like `_allocate`, for the file that a killed run left. None if there is no usable file."""
     try:
         with (
             open_regular(output) as file,
@@ -103,14 +104,14 @@ def _begun(output, size):
 
 
 def _allocate(output, bounds):
-    """An HDF5 file as Fuel expects it, with all of its space and the labels 255.
+    """Write an HDF5 file as Fuel expects it, with its full size and all labels 255.
 
     Returns
     -------
     features, targets : int
-        Where the arrays begin in the file, in bytes.
+        The offsets of the arrays in the file, in bytes.
     done : int
-        The number of images that it has.
+        The number of images that the file has.
     """
     new = output.with_suffix(".new")
     with h5py.File(new, "w") as file:
@@ -131,7 +132,7 @@ def _allocate(output, bounds):
                 }
             )
         offsets = features.id.get_offset(), targets.id.get_offset()
-    with open(new, "r+b") as file:  # a full disk shows now
+    with open(new, "r+b") as file:  # a full disk is noticed now
         os.posix_fallocate(file.fileno(), 0, new.stat().st_size)
         os.fsync(file.fileno())
     os.replace(new, output)

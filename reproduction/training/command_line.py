@@ -1,4 +1,4 @@
-"""The command line of the page of a data set: its options, and the end of a run in one line."""
+"""The command line of mnist.py, cifar10.py and svhn.py, and the line that ends a run."""
 
 import dataclasses
 import math
@@ -15,13 +15,13 @@ from reproduction.training.hyperparameters import TEST_WEIGHTS
 
 
 def main(dataset_name, rows, build_network, argv=None):
-    """The command line of the page of a data set.
+    """Train the row of a data set that the options choose.
 
     Parameters
     ----------
     dataset_name : str
     rows : list of Hyperparameters
-        Options choose the first that fits them (see `Hyperparameters.choices`).
+        The options choose the first row that fits them (see `Hyperparameters.choices`).
     build_network : callable
         build_network(hp) returns the output layer.
     argv : list of str or None
@@ -40,13 +40,16 @@ def main(dataset_name, rows, build_network, argv=None):
         parser.add_argument(_flag(name), choices=list(dict.fromkeys(values)))
     parser.add_argument("--seed", type=integer_between(0), default=1234)
     parser.add_argument(
-        "--epochs", type=integer_between(1), help="compresses the learning-rate schedule to as many"
+        "--epochs",
+        type=integer_between(1),
+        help="the whole learning-rate schedule is compressed into this many",
     )
     parser.add_argument(
         "--data",
         metavar="DIR or FILE.npz",
-        help="where the data files are or are to go; or data of your own, as train_images, "
-        "train_labels, test_images, test_labels (and valid_images, valid_labels), uint8 images",
+        help="the directory that has the data files or receives them; or a file of your own with "
+        "train_images, train_labels, test_images, test_labels (and valid_images, valid_labels), "
+        "uint8 images",
     )
     parser.add_argument("--results", metavar="DIR", type=folder, default=original_stack.RESULTS)
     parser.add_argument("--test-weights", choices=TEST_WEIGHTS)
@@ -86,21 +89,21 @@ def _flag(name):
 
 
 def _row(rows, given, test_weights):
-    """The first row with the choices that were given."""
+    """The first row that has the given choices."""
     hp = next((hp for hp in rows if given.items() <= hp.choices.items()), None)
     if hp is None:
         options = " ".join(f"{_flag(name)} {value}" for name, value in given.items())
         raise UserError(f"no row of the published tables is {options}; leave one of them out")
     if test_weights not in (None, *hp.kinds_of_weights):
         raise UserError(
-            f"--test-weights {test_weights} is not for method {hp.method}, which has "
-            f"{hp.kinds_of_weights[0]} ones only; leave it out"
+            f"--test-weights {test_weights} is not possible: method {hp.method} has only "
+            f"{hp.kinds_of_weights[0]} weights; leave it out"
         )
     return hp
 
 
 def summary(run):
-    """The end of a run in one line: its test error beside the published one."""
+    """The line that ends a run: its test error beside the published error."""
     error = run["test_error"]
     line = (
         f"{run['dataset']}, {run['protocol']}, {run['method']}, seed {run['seed']}: test error "

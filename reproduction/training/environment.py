@@ -1,4 +1,4 @@
-"""What a run runs on, and what is said of its process."""
+"""The environment of a run, and records of its process."""
 
 import datetime
 import hashlib

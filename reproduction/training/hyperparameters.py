@@ -1,11 +1,11 @@
-"""How the network of one row of a published table is trained. Data only: Theano is not loaded."""
+"""How the network of one row of a published table is trained. This module does not load Theano."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from reproduction.training.records import Number, Positive, check
 
-BINARY_METHODS = ("deterministic", "stochastic", "bnn")  # those with binary weights
+BINARY_METHODS = ("deterministic", "stochastic", "bnn")  # the methods that have binary weights
 TEST_WEIGHTS = ("binary", "real", "ensemble")  # see binary_connect.TEST_WEIGHTS
 
 
@@ -13,8 +13,8 @@ TEST_WEIGHTS = ("binary", "real", "ensemble")  # see binary_connect.TEST_WEIGHTS
 class Hyperparameters:
     """One row of a published table.
 
-    The page of a data set adds what its network needs. A value that is not of its field's type
-    raises a ValueError.
+    Subclasses add what the network of a data set needs. A value that does not have the type of its
+    field raises a ValueError.
     """
 
     protocol: str
@@ -22,17 +22,17 @@ class Hyperparameters:
     epochs: Number
     batch_size: Number
     optimizer: Literal["sgd", "nesterov", "adam", "shift-based adamax"]
-    LR_start: Positive  # learning rate of the first epoch ...
-    LR_fin: Positive  # ... and what it decays to, by one factor per epoch or in LR_stages
+    LR_start: Positive  # learning rate of the first epoch
+    LR_fin: Positive  # the rate after the last epoch; with LR_stages, the rate of the last stage
     H: Positive | Literal["Glorot"]  # magnitude of the binary weights
     # Factor of the updates of binary weights, see binary_connect.
     W_LR_scale: Positive | Literal["Glorot", "Glorot squared"]
-    # Squared hinge loss: its mean or its sum over the classes.
+    # Whether the squared hinge loss is averaged or summed over the classes.
     hinge: Literal["mean", "sum"] = "mean"
-    evaluate_every: Number = 1  # epochs; training images are shuffled as often
-    # Number of equally long stages, each with one learning rate.
+    evaluate_every: Number = 1  # epochs; the training images are shuffled as often
+    # Number of equally long stages with one learning rate each; None: the rate changes each epoch.
     LR_stages: Annotated[int, 2, 2**32 - 1] | None = None
-    shift_based: bool = False  # method bnn as in the Torch7 experiments
+    shift_based: bool = False  # whether method bnn is trained as in the Torch7 experiments
     classes: Annotated[int, 2, 2**13] = 10  # of the data set
 
     def __post_init__(self):
@@ -40,7 +40,8 @@ class Hyperparameters:
 
     @property
     def choices(self):
-        """{option: value} by which the command line chooses this row among those of its page."""
+        """{option: value} by which the command line chooses this row among the rows of its data
+        set."""
         return {"protocol": self.protocol, "method": self.method}
 
     @property
@@ -68,23 +69,23 @@ class Hyperparameters:
 
     @property
     def kinds_of_weights(self):
-        """The TEST_WEIGHTS that a trained network has."""
-        if self.method == "bnn":  # its activations are binary as well
+        """The members of TEST_WEIGHTS that a trained network has."""
+        if self.method == "bnn":  # activations are binary as well
             return ("binary",)
         return TEST_WEIGHTS if self.binary else ("real",)
 
     @property
     def default_test_weights(self):
-        """The papers' choice (BinaryConnect, section 2.6): binary for deterministic weights,
-        otherwise real."""
+        """The choice of the papers (BinaryConnect, section 2.6): "binary" for deterministic
+        weights, otherwise "real"."""
         return "binary" if self.method in ("deterministic", "bnn") else "real"
 
     def steps(self, images):
-        """Training steps of an epoch over a number of images: batches are full ones."""
+        """Number of training steps in an epoch over so many images; only full batches are used."""
         return images // self.batch_size
 
     def learning_rate(self, epoch):
-        """Learning rate of an epoch (the first is 1)."""
+        """Learning rate of an epoch, which is counted from 1."""
         share = (epoch - 1) / self.epochs
         if self.LR_stages:
             share = (epoch - 1) * self.LR_stages // self.epochs / (self.LR_stages - 1)

@@ -1,6 +1,6 @@
-"""One run: training, model selection by the validation error, checkpoints, record.
+"""One run: training, model selection by the validation error, checkpoints and the record.
 
-The data set and the network come from outside; see mnist.py for a page that brings them together.
+The caller gives the data set and the network; mnist.py is an example.
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ CHECKPOINT_INTERVAL = 60  # seconds
 
 
 def run(dataset, hp, build_network, seed, results, test_weights=None, resume=False, restart=False):
-    """One run from its configuration to its record. An unfinished run is continued.
+    """Train one row and keep its record. An unfinished run is resumed.
 
     Parameters
     ----------
@@ -38,11 +38,11 @@ def run(dataset, hp, build_network, seed, results, test_weights=None, resume=Fal
     build_network : callable
         build_network(hp) returns the output layer.
     seed : int
-        Of the weights, of every random number and of the order of the training images.
+        Determines the initial weights, all random numbers and the order of the training images.
     results : path
-        The run goes to <results>/<dataset's title>/<protocol>-<method>/seed-<seed>.
+        The folder of the run is <results>/<dataset's title>/<protocol>-<method>/seed-<seed>.
     test_weights : None, "binary", "real" or "ensemble"
-        None: the paper's choice.
+        None means the choice of the paper.
     resume, restart : bool
         Fail if there is nothing to resume; discard the existing run.
 
@@ -54,13 +54,13 @@ def run(dataset, hp, build_network, seed, results, test_weights=None, resume=Fal
     Raises
     ------
     UserError, Stopped
-        See `train` and `RunFolder`; UserError if there are fewer images than a batch has.
+        See `train` and `RunFolder`. UserError also if the training images do not fill a batch.
     """
     size = len(dataset.train.y)
     if size < hp.batch_size:
         raise UserError(
-            f"{size} training images are fewer than a batch of {hp.batch_size}, so that nothing "
-            "would be trained; give more"
+            f"{size} training images do not fill a batch of {hp.batch_size}, so nothing would be "
+            "trained; give more"
         )
     hp = dataclasses.replace(hp, classes=dataset.classes)
     test_weights = test_weights or hp.default_test_weights
@@ -99,7 +99,7 @@ def train(model, hp, dataset, seed, folder):
     hp : Hyperparameters
     dataset : datasets.Dataset
     seed : int
-        Of the order of the training images (the caller has initialized the weights).
+        Determines the order of the training images. The caller has initialized the weights.
     folder : RunFolder
 
     Returns
@@ -138,9 +138,9 @@ def train(model, hp, dataset, seed, folder):
                             snapshot.best = model.parameter_values()
                     progress.note(row, time.monotonic() - started)
                     snapshot.state = model.state()
-                    bar.write(_line(row, progress, hp.epochs))
+                    bar.write(_describe(row, progress, hp.epochs))
                     sys.stdout.flush()
-                # The first epoch is always saved: a record never lacks its checkpoint.
+                # The first epoch is always saved, so that a record never lacks its checkpoint.
                 if signals.received or time.monotonic() - saved >= CHECKPOINT_INTERVAL:
                     folder.save_checkpoint(progress, snapshot)
                     saved = time.monotonic()
@@ -152,7 +152,7 @@ def train(model, hp, dataset, seed, folder):
 
 
 def _begin(model, folder):
-    """Progress and snapshot of a run that begins, or that its checkpoint continues."""
+    """Progress and snapshot of a run, from its checkpoint if there is one."""
     here = {**environment(), "kernels": model.kernels}
     snapshot = Snapshot(model.state(), model.parameter_values())
     progress = folder.load_checkpoint(snapshot) or Progress(now(), here)
@@ -167,7 +167,8 @@ def _train_epoch(model, split, shuffle, LR, bar, signals):
     Returns
     -------
     list of float
-        The loss of each step, up to one that is not finite or at which a signal was received.
+        The loss of each step. The last step is the first one whose loss is not finite or during
+        which a signal was received, if there is such a step.
     """
     steps = model.hp.steps(len(split.y))
     order = shuffle.permutation(len(split.y))[: steps * model.hp.batch_size]
@@ -182,15 +183,15 @@ def _train_epoch(model, split, shuffle, LR, bar, signals):
 
 
 def _require_finite(name, loss, epoch, LR, progress, folder):
-    """End the run, and say so in its record, if a loss is not finite."""
+    """If a loss is not finite, end the run and say so in its record."""
     if not math.isfinite(loss):
-        line = f"the {name} is {loss} in epoch {epoch} at learning rate {LR:.3g}"
-        folder.write(progress.record(stopped=line, ended=now()), progress.rows)
-        raise UserError(f"{line}; lower the learning rate")
+        reason = f"the {name} is {loss} in epoch {epoch} at learning rate {LR:.3g}"
+        folder.write(progress.record(stopped=reason, ended=now()), progress.rows)
+        raise UserError(f"{reason}; lower the learning rate")
 
 
 class _Signals:
-    """Notes SIGTERM and SIGINT, so that the run can end where nothing is lost."""
+    """Notes SIGTERM and SIGINT, so that the run can end at a point where nothing is lost."""
 
     received = None
 
@@ -216,13 +217,13 @@ def _bar(hp, size, epoch):
         total=hp.epochs * hp.steps(size),
         initial=epoch * hp.steps(size),
         unit="batch",
-        disable=None,  # on a terminal only: a log has the lines
+        disable=None,  # shown on a terminal only; a log has the lines of `_describe`
         dynamic_ncols=True,
     )
 
 
-def _line(row, progress, epochs):
-    """What is printed of an epoch."""
+def _describe(row, progress, epochs):
+    """The line that is printed after an epoch."""
     line = f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}  train loss {row['train_loss']:.5f}"
     if row["valid_error"] is not None:
         best = progress.best

@@ -1,4 +1,4 @@
-"""A network with its compiled functions, and all that training changes."""
+"""A network, its compiled functions, and the state that training changes."""
 
 from collections import OrderedDict
 from itertools import islice
@@ -25,14 +25,14 @@ OPTIMIZERS = {
 
 
 def squared_hinge(outputs, targets, hinge, library=T):
-    """Squared hinge loss, its mean over images.
+    """Squared hinge loss, averaged over the images.
 
     Parameters
     ----------
     outputs, targets : Theano expressions or arrays of shape (n, classes)
         Targets are -1 or +1.
     hinge : "mean" or "sum"
-        Over the classes.
+        Whether the loss of an image is averaged or summed over the classes.
     library : module
         theano.tensor for expressions, numpy for arrays.
     """
@@ -55,7 +55,7 @@ def updates_of(loss, network, hp, LR):
 
 
 class Model:
-    """A network with its compiled functions and all that training changes.
+    """A network, its compiled functions, and the state that training changes.
 
     Parameters
     ----------
@@ -67,12 +67,13 @@ class Model:
     Attributes
     ----------
     train_step : function
-        train_step(X, Y, LR) trains on one batch and returns its loss; Y holds rows of `targets`.
+        train_step(X, Y, LR) trains on one batch and returns its loss. Y consists of rows of
+        `targets`.
     targets : float32 array of shape (classes, classes)
-        Row i is the target of class i: +1 at i, otherwise -1.
+        Row i is the target of class i: +1 at i and -1 elsewhere.
     outputs : function
-        outputs(X) of the network at test time, of shape (n, classes). With test_weights "ensemble"
-        they are of one network, sampled at each call.
+        outputs(X) returns the outputs of the network at test time, of shape (n, classes). With
+        test_weights "ensemble", the weights are sampled again at each call.
     """
 
     def __init__(self, network, hp, test_weights):
@@ -117,7 +118,7 @@ class Model:
         return {f"state{i:03d}": v.get_value() for i, v in enumerate(self.shared)}
 
     def set_state(self, arrays):
-        """Continue from what `state` returned."""
+        """Set the state to what `state` returned."""
         for i, variable in enumerate(self.shared):
             variable.set_value(arrays[f"state{i:03d}"])
 
@@ -126,9 +127,12 @@ class Model:
         return {f"{i:03d}_{p.name}": p.get_value() for i, p in enumerate(self.parameters)}
 
     def recompute_statistics(self, *splits):
-        """Recompute the batch-norm statistics of the published MNIST code from `splits`: for each
-        split, one batch is normalized by its own statistics, then all batches by the statistics so
-        far. Other networks are left as they are."""
+        """Recompute the batch-norm statistics as the published MNIST code does.
+
+        In each of `splits`, the first batch is normalized by its own statistics, and then all
+        batches, the first again, by the statistics so far. Networks without
+        `CumulativeBatchNormLayer` are left as they are.
+        """
         if self.accumulate is None:
             return
         first, following = self.accumulate
@@ -140,13 +144,13 @@ class Model:
                     function(X, count)
 
     def renew_statistics(self, split):
-        """Replace the running batch-norm statistics accumulated over sampled weights by averages
-        computed with the test weights, over the full batches of `split`.
+        """Replace the running statistics accumulated over sampled weights by averages computed with
+        the test weights, over the full batches of `split`.
 
         Returns
         -------
         bool
-            Whether the network has such statistics; those of other networks are left as they are.
+            Whether the network has such statistics; otherwise nothing changes.
         """
         if self.accumulate is not None or not self.hp.stochastic:
             return False
@@ -166,13 +170,13 @@ class Model:
         return True
 
     def all_outputs(self, split, samples=1):
-        """Outputs for all images of a split, at test time.
+        """Outputs at test time for all images of a split.
 
         Parameters
         ----------
         split : datasets.Split
         samples : int
-            Networks whose outputs are computed for a batch before the next one.
+            How often the outputs of each batch are computed. Sampled weights differ each time.
 
         Returns
         -------
@@ -182,7 +186,7 @@ class Model:
         return np.concatenate([[self.outputs(X) for _ in range(samples)] for X, _ in batches], 1)
 
     def evaluate(self, split):
-        """(loss, error in percent) over all images of a split."""
+        """The loss and the error in percent over all images of a split."""
         outputs = self.all_outputs(split, self.samples).mean(axis=0)
         loss = squared_hinge(outputs, self.targets[split.y], self.hp.hinge, library=np)
         return float(loss), 100.0 * float(np.mean(outputs.argmax(axis=1) != split.y))

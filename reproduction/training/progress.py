@@ -1,4 +1,4 @@
-"""How far a run is: what its checkpoint keeps."""
+"""The progress of a run, which its checkpoint keeps."""
 
 import math
 from dataclasses import dataclass, field
@@ -9,24 +9,24 @@ from reproduction.training.records import Best, Count, EarlierEnvironment, Envir
 
 @dataclass
 class Progress:
-    """How far a run is.
+    """The progress of a run.
 
     Attributes
     ----------
     started : str
-        Date and time.
+        Date and time at which the run began.
     environment : dict
-        What it runs on now.
+        The environment in which it runs now.
     epoch : int
-        Epochs done.
+        Number of epochs done.
     seconds : float
-        Of training, in all processes that the run had.
+        Duration of training so far, summed over all processes of the run.
     rows : list of dict
         One for each evaluation, see `records.Row`.
     best : dict
-        best_epoch, and its valid_error and test_error in percent.
+        best_epoch, and the valid_error and test_error of that epoch in percent.
     earlier : list of dict
-        Other environments that the run had, each with `until_epoch`.
+        Previous environments of the run, each with its last epoch, `until_epoch`.
     """
 
     started: str
@@ -38,24 +38,23 @@ class Progress:
     earlier: list[EarlierEnvironment] = field(default_factory=list)
 
     def note(self, row, seconds):
-        """An epoch is done, `seconds` after the run began; its row is kept if it was evaluated."""
+        """Note an epoch that ended `seconds` after the run began; keep its row if evaluated."""
         self.epoch, self.seconds = row["epoch"], seconds
         row["seconds"] = round(seconds, 1)
         if row["valid_error"] is not None:
             self.rows.append(row)
 
     def is_best(self, valid_error):
-        """Whether no evaluation so far had a lower validation error: a tie goes to the later
-        epoch."""
+        """Whether no evaluation so far had a lower validation error. The later epoch wins a tie."""
         return valid_error <= min((row["valid_error"] for row in self.rows), default=math.inf)
 
     def select(self, row, test_error):
-        """The epoch of a row is the best so far."""
+        """Note that the epoch of a row is the best so far."""
         best = row["epoch"], row["valid_error"], test_error
         self.best = dict(zip(Best.__annotations__, best, strict=True))
 
     def move_to(self, environment):
-        """Continue in an environment, which may be another one."""
+        """Continue in an environment, which may differ from the previous one."""
         last = self.earlier[-1]["until_epoch"] if self.earlier else 0
         if self.environment != environment and self.epoch > last:
             self.earlier.append({"until_epoch": self.epoch, **self.environment})
@@ -78,17 +77,17 @@ class Progress:
 
 @dataclass
 class Snapshot:
-    """Arrays by name: the state of a model after an epoch, and its parameters at the best epoch."""
+    """The state of a model after an epoch, and its parameters at the best epoch: {name: array}."""
 
     state: dict
     best: dict
 
     def arrays(self):
-        """All of them by one name each."""
+        """All arrays in one dict."""
         return {**self.state, **{f"best_{name}": array for name, array in self.best.items()}}
 
     def fits(self, arrays):
-        """Whether arrays have the names, shapes and types of these."""
+        """Whether `arrays` have the names, shapes and types of the arrays here."""
 
         def forms(arrays):
             return {name: (array.shape, array.dtype) for name, array in arrays.items()}
@@ -96,6 +95,6 @@ class Snapshot:
         return forms(arrays) == forms(self.arrays())
 
     def restore(self, arrays):
-        """Take what `arrays` returned."""
+        """Set the arrays to what the method `arrays` returned."""
         self.state = {name: arrays[name] for name in self.state}
         self.best = {name: arrays[f"best_{name}"] for name in self.best}

@@ -1,6 +1,7 @@
-"""What the JSON of a run holds: run.json, evaluation.json and the progress in a checkpoint.
+"""The records of a run in JSON: run.json, evaluation.json and the progress in a checkpoint.
 
-The types below are their one description; `check` compares a value with them. Theano is not loaded.
+The types below define them, and `check` compares a value with a type. This module does not load
+Theano.
 """
 
 import dataclasses
@@ -22,7 +23,7 @@ from typing import (
 
 from original_stack.errors import open_regular, reading
 
-LARGEST = 2**26  # bytes of a JSON file; that of 1,000 epochs has less than 2**20
+LARGEST = 2**26  # bytes of a JSON file; a run of 1,000 epochs has less than 2**20
 
 Count = Annotated[int, 0, 2**53]
 Number = Annotated[int, 1, 2**32 - 1]
@@ -50,7 +51,7 @@ class Job(TypedDict):
 
 
 class Environment(TypedDict, total=False):
-    """What a run runs on."""
+    """The environment of a run."""
 
     versions: dict[str, str]
     lock_sha256: str
@@ -67,13 +68,13 @@ class Environment(TypedDict, total=False):
 
 
 class EarlierEnvironment(Environment):
-    """What a run ran on until an epoch."""
+    """The environment of a run until an epoch."""
 
     until_epoch: Count
 
 
 class Best(TypedDict):
-    """The best epoch, by the validation error; None before the first evaluation."""
+    """The epoch with the lowest validation error; None before the first evaluation."""
 
     best_epoch: Count | None
     valid_error: Percent | None
@@ -81,7 +82,7 @@ class Best(TypedDict):
 
 
 class Row(TypedDict):
-    """An evaluation: a row of epochs.csv."""
+    """An evaluation, which is a row of epochs.csv."""
 
     epoch: Count
     learning_rate: float
@@ -92,7 +93,7 @@ class Row(TypedDict):
 
 
 class Run(Best, Environment):
-    """run.json. Early records lack some of what is not required."""
+    """run.json. Early records lack some of the keys that are not required."""
 
     dataset: str
     protocol: str
@@ -114,7 +115,7 @@ class Run(Best, Environment):
     ended: NotRequired[str]
     command: NotRequired[str]  # of the last process
     peak_memory: NotRequired[Count]  # in bytes, of the last process
-    seconds: float  # below 0 where the clock of an early version was set back
+    seconds: float  # below 0 if the clock was set back while an early version ran
     earlier: NotRequired[list[EarlierEnvironment]]
     stopped: NotRequired[str]
 
@@ -130,7 +131,8 @@ class FinishedRun(Run):
 
 
 class Evaluation(TypedDict):
-    """evaluation.json: test errors by kind of weights, None where the network does not have it."""
+    """evaluation.json: test errors by kind of weights. None means that the network does not have
+    that kind."""
 
     binary: Percent | None
     binary_own_statistics: NotRequired[Percent | None]
@@ -140,7 +142,7 @@ class Evaluation(TypedDict):
 
 
 def read_run(path, remedy):
-    """What run.json holds.
+    """The content of run.json.
 
     Parameters
     ----------
@@ -157,7 +159,7 @@ def read_run(path, remedy):
     ------
     FileNotFoundError
     UserError
-        If it cannot be read or is not a record of a run.
+        If the file cannot be read or is not a record of a run.
     """
     with open_regular(path) as f, reading(path, remedy):
         run = _parse(f)
@@ -170,8 +172,7 @@ def read_run(path, remedy):
 
 
 def read_evaluation(path, remedy):
-    """What evaluation.json holds, see `Evaluation`; parameters and errors are those of
-    `read_run`."""
+    """The content of evaluation.json, see `Evaluation`. Parameters and errors as in `read_run`."""
     with open_regular(path) as f, reading(path, remedy):
         evaluation = _parse(f)
         check(evaluation, Evaluation)
@@ -179,7 +180,7 @@ def read_evaluation(path, remedy):
 
 
 def same_data(record, other):
-    """Whether two runs have the same `data`: official files hold the same images in any packing."""
+    """Whether two runs have the same data. Official files hold the same images in any packing."""
     official = record.get("official_data") is True and other.get("official_data") is True
     return official or record.get("data") == other.get("data")
 
@@ -192,7 +193,7 @@ def _parse(f):
 
 
 def check(value, kind, name="it"):
-    """Raise a ValueError unless a value, as JSON gives it, is of a kind.
+    """Raise a ValueError unless a value that was parsed from JSON is of a kind.
 
     Parameters
     ----------
@@ -202,7 +203,7 @@ def check(value, kind, name="it"):
         dataclass (as the dict of its fields). ``Annotated[kind, minimum, maximum]`` bounds a
         number. Numbers are finite, text is printable.
     name : str
-        What the error calls the value.
+        The name of the value in the error.
     """
     origin, arguments = get_origin(kind), get_args(kind)
     right = True

@@ -1,7 +1,7 @@
-"""The folder of a run: run.json, epochs.csv, checkpoint, trained model and what the figures need of
-it.
+"""The folder of a run: run.json, epochs.csv, checkpoint, trained model, and its first layer for the
+figures.
 
-Files appear whole or not at all, so that a crash, a kill or a full disk never leaves a broken one.
+Files are written atomically, so that a crash, a kill or a full disk never leaves a broken file.
 """
 
 import csv
@@ -29,11 +29,12 @@ FILES = (
     "evaluation.json",
     "deployed.npz",
 )
-# All else of the configuration makes a run this run. The preprocessing follows from the
-# hyperparameters; its description may be reworded, and the published error corrected.
+# These parts of the configuration may differ when a run is resumed; all others may not. The
+# preprocessing follows from the hyperparameters, so its description may be reworded, and the
+# published error may be corrected.
 DESCRIPTIVE = ("published_error", "official_data", "preprocessing")
 AGAIN = "start the run again with --restart"
-UNITS_KEPT = 64  # of the first layer, for the figures
+UNITS_KEPT = 64  # units of the first layer whose weights are kept for the figures
 COLUMNS = list(Row.__annotations__)  # of epochs.csv
 
 
@@ -44,21 +45,21 @@ class RunFolder:
     ----------
     path : path
     configuration : dict
-        The part of run.json that does not change. All of it but DESCRIPTIVE is the run's identity,
-        which an existing run must have.
+        The part of run.json that does not change. All of it but DESCRIPTIVE is the identity of the
+        run; an existing run must have the same identity.
     resume, restart : bool
         Fail if there is nothing to resume; discard the existing run.
 
     Attributes
     ----------
     run : dict or None
-        What run.json holds.
+        The content of run.json.
 
     Raises
     ------
     UserError
-        If another process holds the folder, if it cannot be written, or if it holds a run of
-        another identity or a damaged record and `restart` is false.
+        If another process holds the folder, or the folder cannot be written. If `restart` is false,
+        also if the folder has a run of another identity or a damaged record.
     """
 
     def __init__(self, path, configuration, resume=False, restart=False):
@@ -73,14 +74,15 @@ class RunFolder:
                     "--results"
                 ) from None
         try:
-            self._discard([path.name for path in self.path.glob(".*.part")])  # of a killed process
+            # A killed process leaves unfinished files.
+            self._discard([path.name for path in self.path.glob(".*.part")])
             if restart:
                 self._discard(FILES)
-            self.run = self._existing()
+            self.run = self._existing_run()
             if resume and not self.run:
                 raise UserError(f"--resume: no run to continue in {self.path}; leave --resume out")
             if self.run and self.run["finished"]:
-                self._discard(["checkpoint.npz"])  # of a process killed within `finish`
+                self._discard(["checkpoint.npz"])  # left by a process that was killed in `finish`
         except BaseException:
             self._lock.release()
             raise
@@ -99,26 +101,27 @@ class RunFolder:
         writer.writerows(rows)
         self.run = {**self.configuration, **run}
         text = json.dumps(self.run, indent=2, allow_nan=False) + "\n"
-        self._put("epochs.csv", table.getvalue().encode())
-        self._put("run.json", text.encode())
+        self._write_file("epochs.csv", table.getvalue().encode())
+        self._write_file("run.json", text.encode())
 
     def save_checkpoint(self, progress, snapshot):
-        """Keep a `Progress` and a `Snapshot` to continue from."""
+        """Save a `Progress` and a `Snapshot`, from which the run can be resumed."""
         description = json.dumps([self.configuration, dataclasses.asdict(progress)])
-        self._put("checkpoint.npz", npz(progress=description, **snapshot.arrays()))
+        self._write_file("checkpoint.npz", npz(progress=description, **snapshot.arrays()))
 
     def load_checkpoint(self, snapshot):
-        """The `Progress` that was kept, or None where nothing is; its arrays go to `snapshot`.
+        """The saved `Progress`, or None if there is no checkpoint.
 
         Parameters
         ----------
         snapshot : Snapshot
-            Of the same network.
+            Of the same network. Receives the arrays of the checkpoint.
 
         Raises
         ------
         UserError
-            If the checkpoint is damaged, of another identity or of another version.
+            If the checkpoint is damaged, of a run of another identity, or of another version of
+            this program.
         """
         path = self.path / "checkpoint.npz"
         try:
@@ -141,20 +144,27 @@ class RunFolder:
         return Progress(**progress)
 
     def finish(self, run, rows, model):
-        """Write the model ({name: array}, the first layer's weights the first), what the figures
-        need of it (see `first_layer`) and the final record, and remove the checkpoint."""
+        """Write the model, `first_layer` and the final record, and remove the checkpoint.
+
+        Parameters
+        ----------
+        run, rows
+            As in `write`.
+        model : dict
+            {name: array}. The first array holds the weights of the first layer.
+        """
         content = npz(**model)
-        self._put("model.npz", content)
-        self._put("first_layer.npz", npz(**first_layer(next(iter(model.values())))))
+        self._write_file("model.npz", content)
+        self._write_file("first_layer.npz", npz(**first_layer(next(iter(model.values())))))
         self.write({**run, "model_sha256": hashlib.sha256(content).hexdigest()}, rows)
         self._discard(["checkpoint.npz"])
 
-    def _put(self, name, content):
+    def _write_file(self, name, content):
         with self._writing():
             write_atomically(self.path / name, content)
 
-    def _existing(self):
-        """What run.json holds, or None where no run is."""
+    def _existing_run(self):
+        """The content of run.json, or None if the folder has no run."""
         path = self.path / "run.json"
         try:
             run = read_run(path, AGAIN)
@@ -176,8 +186,8 @@ class RunFolder:
         return run
 
     def _compare(self, run):
-        """Raise a UserError unless a record has the identity of this run, as far as it has one:
-        early records lack some keys."""
+        """Raise a UserError if a record has another identity than this run. Keys that the record
+        lacks, as early records do, are not compared."""
         ours, theirs = _identity(self.configuration), _identity(run)
         if same_data(run, self.configuration):
             theirs.pop("data", None)
@@ -203,7 +213,7 @@ class RunFolder:
 
 
 def first_layer(W):
-    """What the figures need of a model: small enough for git, which model.npz is not.
+    """What the figures need of a model. Unlike model.npz, it is small enough for git.
 
     Parameters
     ----------
@@ -213,8 +223,9 @@ def first_layer(W):
     Returns
     -------
     dict
-        `shape` of W; `counts`, a histogram of all of W over 101 equal bins from -max|W| to max|W|,
-        and their `edges`; `weights`, those of the first 64 units or filters, float16.
+        `shape`: the shape of W. `counts`: the histogram of W over 101 equal bins from -max|W| to
+        max|W|. `edges`: the edges of the bins. `weights`: the weights of the first 64 units or
+        filters, as float16.
     """
     largest = np.abs(W).max() or 1.0
     counts, edges = np.histogram(W, bins=101, range=(-largest, largest))

@@ -60,5 +60,5 @@ def test_a_package_that_shadows_the_lock_s_is_refused(tmp_path, module):
     assert (done.returncode, done.stderr) == (
         2,
         f"program: {name} is imported from {path}; expected version {locked_versions()[name]} "
-        "of requirements.lock; take the other off PYTHONPATH, or rename it\n",
+        "of requirements.lock; remove the other one from PYTHONPATH, or rename it\n",
     )

@@ -38,7 +38,7 @@ def test_flags_that_a_script_sets_before_it_imports_theano(tmp_path):
     )
 
 
-def test_programs_that_this_one_starts_see_no_flags_of_ours():
+def test_started_programs_do_not_see_the_flags_of_this_project():
     code = "import original_stack, os, theano; print(os.environ.get('THEANO_FLAGS'))"
     assert python("-c", code).stdout == "None\n"
 
@@ -83,7 +83,7 @@ def test_a_file_of_settings_that_cannot_be_read(tmp_path, monkeypatch, content):
     monkeypatch.setenv("THEANORC", str(tmp_path / "rc"))
     message = refusal(theano_settings.merged_flags, "")
     assert message.startswith("cannot read Theano's settings (")
-    assert message.endswith("); correct them, or leave them out: THEANORC=")
+    assert message.endswith("); correct them, or ignore them: THEANORC=")
 
 
 def test_a_wrong_value_ends_a_program_in_one_line(tmp_path):
@@ -146,7 +146,7 @@ def test_waiting_for_the_compile_lock_is_said(tmp_path, monkeypatch, capsys):
     theano_settings._locked(tmp_path).release()
     holder.communicate()
     program = Path(sys.argv[0]).stem
-    assert capsys.readouterr().err == f"{program}: waiting for another process that compiles\n"
+    assert capsys.readouterr().err == f"{program}: waiting for another process, which compiles\n"
 
 
 def test_the_first_compilation_is_said(tmp_path, capsys):

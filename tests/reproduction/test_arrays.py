@@ -60,7 +60,7 @@ def member(kind="'<f4'", shape="(2,)", data=bytes(8), version=b"\x01\x00"):
         (member("(" * 999), "too many nested parentheses (<unknown>, line 1)"),
         (member("-" * 9000), ""),
         (member("'" + 20000 * " " + "'"), "a header of 20055 bytes"),
-        (member(version=b"\x02\x00"), "a header of another version than 1.0"),
+        (member(version=b"\x02\x00"), "the version of its header is not 1.0"),
         (b"\x93NUMPY", "EOF: reading magic string, expected 8 bytes got 6"),
         (b"", "EOF: reading magic string, expected 8 bytes got 0"),
     ],

@@ -108,7 +108,7 @@ def test_cifar10_is_found_where_pylearn2_has_it(tmp_path, batches, monkeypatch):
         (b"", "data_batch_2) is damaged (pickle exhausted before seeing STOP)"),
         (
             b"cposix\nsystem\n.",
-            "data_batch_2) is damaged (it asks for posix.system, which no data need)",
+            "data_batch_2) is damaged (it asks for posix.system, which data do not need)",
         ),
         (None, None),
     ],

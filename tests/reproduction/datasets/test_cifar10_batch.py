@@ -72,7 +72,7 @@ class Hostile:
 def test_nothing_is_called(tmp_path):
     trap = tmp_path / "trap"
     content = pickle.dumps({"data": IMAGES, "labels": [1, 2], "more": Hostile(trap)})
-    with pytest.raises(ValueError, match=r"^it asks for posix\.mkdir, which no data need$"):
+    with pytest.raises(ValueError, match=r"^it asks for posix\.mkdir, which data do not need$"):
         cifar10_batch.read(content)
     assert not trap.exists()
     assert pickle.loads(content)["more"] is None  # the trap works
@@ -109,19 +109,19 @@ def test_the_state_of_a_type_is_ignored():
         (array(b"I4\n", WIDE, b"S'abcd'\n"), SHAPES),
         (array(b"I4\n", FIELD, b"S'abcd'\n"), SHAPES),
         (array(b"I1\n", kind(b"O8"), b"(l"), "an array of type O8; expected uint8"),
-        (array(b"I1\n", b"cnumpy\ndtype\n", b"S'a'\n"), "an array of no type"),
+        (array(b"I1\n", b"cnumpy\ndtype\n", b"S'a'\n"), "an array without a type"),
         (array(b"I9\nI3072\n", kind(), b"S'abc'\n"), "cannot reshape array of size 3"),
         (array(b"I9\nI3072\n", kind(), b"I5\n"), "a bytes-like object is required"),
         (array(b"I1\n", kind(), b"(l"), "a bytes-like object is required"),
-        (b"cnumpy\nload\n.", "it asks for numpy.load, which no data need"),
-        (b"\x8c\x05posix\x8c\x06system\x93.", "it asks for posix.system, which no data need"),
-        (b"Pabc\n.", "it has PERSID, which no data need"),
-        (b"NQ.", "it has BINPERSID, which no data need"),
-        (b"(iposix\nsystem\n.", "it has INST, which no data need"),
-        (b"\x82\x01.", "it has EXT1, which no data need"),
-        (b"\x97.", "it has NEXT_BUFFER, which no data need"),
-        (b"cnumpy\ndtype\n)\x81.", "it has NEWOBJ, which no data need"),
-        (b"G" + bytes(8) + b".", "it has BINFLOAT, which no data need"),
+        (b"cnumpy\nload\n.", "it asks for numpy.load, which data do not need"),
+        (b"\x8c\x05posix\x8c\x06system\x93.", "it asks for posix.system, which data do not need"),
+        (b"Pabc\n.", "it has PERSID, which data do not need"),
+        (b"NQ.", "it has BINPERSID, which data do not need"),
+        (b"(iposix\nsystem\n.", "it has INST, which data do not need"),
+        (b"\x82\x01.", "it has EXT1, which data do not need"),
+        (b"\x97.", "it has NEXT_BUFFER, which data do not need"),
+        (b"cnumpy\ndtype\n)\x81.", "it has NEWOBJ, which data do not need"),
+        (b"G" + bytes(8) + b".", "it has BINFLOAT, which data do not need"),
         (b"Iabc\n.", "invalid literal for int"),
         (b"N.N", "1 bytes after its end"),
         (b"NN.", "too many values to unpack"),

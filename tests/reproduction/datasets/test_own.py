@@ -138,7 +138,7 @@ ZEROS = np.zeros((120, 28, 28))
         ),
         (
             {"test_images": ZEROS[:0].astype(np.uint8), "test_labels": np.arange(0)},
-            ": test_images has no images; give it some",
+            ": test_images has no images; add some",
         ),
         (
             {"train_images": ZEROS[:5].astype(np.uint8), "train_labels": np.arange(5)},

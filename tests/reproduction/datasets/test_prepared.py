@@ -37,7 +37,7 @@ def load(folder):
 
 
 def again(path):
-    return f"{path} is damaged, of other files or of another version: making it again\n"
+    return f"{path} is damaged, or was made of other files or by another version: making it again\n"
 
 
 def test_it_is_kept_until_its_inputs_or_its_version_change(tmp_path, monkeypatch, capfd):

@@ -146,11 +146,12 @@ def test_choices_that_no_table_has(capsys, script, options, message):
         (["--x"], "unrecognized arguments: --x; --help lists the options"),
         (
             ["--method", "none", "--test-weights", "binary"],
-            "--test-weights binary is not for method none, which has real ones only; leave it out",
+            "--test-weights binary is not possible: method none has only real weights; leave it "
+            "out",
         ),
         (
             ["--method", "bnn", "--test-weights", "real"],
-            "--test-weights real is not for method bnn, which has binary ones only; leave it out",
+            "--test-weights real is not possible: method bnn has only binary weights; leave it out",
         ),
         (
             ["--protocol", "bnn-torch7", "--method", "none"],

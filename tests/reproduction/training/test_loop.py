@@ -389,7 +389,7 @@ def test_fewer_images_than_a_batch(tmp_path):
     with pytest.raises(UserError) as caught:
         loop.run(toy(), hp, mnist.build_network, 7, tmp_path)
     assert str(caught.value) == (
-        f"{hp.batch_size - 1} training images are fewer than a batch of {hp.batch_size}, so that "
+        f"{hp.batch_size - 1} training images do not fill a batch of {hp.batch_size}, so "
         "nothing would be trained; give more"
     )
     assert not list(tmp_path.iterdir())
