@@ -18,6 +18,7 @@ from original_stack.command_line import Parser, run
 from original_stack.errors import UserError, open_regular, writing
 from original_stack.lock import LOCK
 
+from reproduction.commands import metadata
 from reproduction.datasets import files as data_files
 from reproduction.deploy import predict
 from reproduction.training import environment
@@ -30,10 +31,11 @@ BinaryConnect, reproduced in the stack it was written in: all that it takes to r
 
 Image: {image_facts}
 Data files: {data}
+{licenses}
+Check it (all checksums, and with Python 3.11 the error of a network), unpack the program and make
+the folders of data and results:
 
-Check it, unpack the program and make the folders of data and results:
-
-    sha256sum --check --quiet SHA256SUMS
+    ./verify
     tar -xf binaryconnect.tar.gz
     mkdir -p data results
 
@@ -46,10 +48,9 @@ published experiments (run mnist, run cifar10, run svhn) need the files of their
 With MNIST's test images and labels there ({test_set}), a network of the program's results
 
     run predict {deployed} "$data/{images}" >classes
-    gunzip --stdout --force "data/{labels}" | tail -c +9 | od -An -v -t u1 -w1 |
-        tr -d ' ' | paste - classes | awk '$1 != $2' | wc -l
+    ./verify classes
 
-errs in {errors} of 10,000 test images.
+errs in {errors} of 10,000 test images. ro-crate-metadata.json lists all files for machines.
 
 1. With Docker, or podman under its name:
 
@@ -85,6 +86,54 @@ g++; the first command makes the environment:
             exec chroot root env -i -C /binaryconnect {variables} ./entrypoint "$@"' run "$@"
     }}
 """
+VERIFY = """\
+#!/bin/sh
+# Checks this archive: every checksum and, where MNIST's test set is in it, the error of a network.
+# `./verify CLASSES` checks the error of a file of predicted classes, one a line.
+set -eu
+classes=${{1:+$(realpath -- "$1")}}
+cd "$(dirname -- "$0")"
+images=data/{images} labels=data/{labels}
+
+fail() {{
+    echo "verify: $2" >&2
+    exit "$1"
+}}
+
+check_error() {{
+    errors=$(gunzip --stdout --force <"$labels" | tail -c +9 | od -An -v -t u1 -w1 |
+        tr -d ' ' | paste - "$1" | awk '$1 != $2' | wc -l)
+    [ "$errors" -eq {errors} ] ||
+        fail 1 "the network errs in $errors test images; {errors} are stated"
+    echo "the network errs in $errors test images, as stated"
+}}
+
+if [ -n "$classes" ]; then
+    check_error "$classes"
+    exit
+fi
+sha256sum --check --quiet --strict SHA256SUMS ||
+    fail 1 "the files above are not as archived; get the archive again"
+echo "$(wc -l <SHA256SUMS) files are as archived"
+if [ ! -e "$images" ] || [ ! -e "$labels" ]; then
+    echo "MNIST's test set is not here: the error of the network is not checked"
+    exit
+fi
+for python in "${{PYTHON:-python3.11}}" python3 ""; do
+    "$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && break
+done
+[ -n "$python" ] ||
+    fail 2 "no Python 3.11 found, which runs the network; name it: PYTHON=/path/to/python3.11"
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+tar -xf binaryconnect.tar.gz -C "$work"
+for wheel in packages/*.whl; do
+    [ ! -e "$wheel" ] || "$python" -m zipfile -e "$wheel" "$work/packages"
+done
+PYTHONPATH=$work/packages:$work/binaryconnect "$python" -P -m reproduction.deploy.predict \\
+    "$work/binaryconnect/{deployed}" "$images" >"$work/classes"
+check_error "$work/classes"
+"""
 AGAIN = "then start again with an empty folder"
 DEPLOYED = "results/mnist/paper-stochastic/seed-1/deployed.npz"
 TEST_SET = ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
@@ -116,20 +165,28 @@ def archive(folder, image="binaryconnect"):
         data = _data(folder / "data")
         facts = _image(folder, image, commit)
         _packages(folder / "packages")
-        (folder / "README").write_text(_directions(folder, commit, image, facts, data))
+        _write_directions(folder, commit, image, facts, data)
         files = sorted(path for path in folder.rglob("*") if path.is_file())
-        lines = [f"{_sha256(path)}  {path.relative_to(folder)}\n" for path in files]
+        lines = [f"{metadata.sha256(path)}  {path.relative_to(folder)}\n" for path in files]
         (folder / "SHA256SUMS").write_text("".join(lines))
 
 
-def _directions(folder, commit, image, facts, data):
-    """The text of the archive's README."""
+def _write_directions(folder, commit, image, facts, data):
+    """Write README, verify and ro-crate-metadata.json of what else is in the folder."""
+    today = datetime.datetime.now(datetime.UTC).date()
     sizes = [(path.name, _size(path)) for path in sorted(folder.iterdir())]
     images, labels = (data.get(f"{name}.gz") or data.get(name) for name in TEST_SET)
-    deployed = predict.load(original_stack.ROOT / DEPLOYED).manifest
-    return README.format(
+    present = {data_files.dataset_of(name) for name in data}
+    licenses = [f"    {k}: {text}\n" for k, text in data_files.LICENSES.items() if k in present]
+    network = {
+        "deployed": DEPLOYED,
+        "images": images or f"{TEST_SET[0]}.gz",
+        "labels": labels or f"{TEST_SET[1]}.gz",
+        "errors": round(100 * predict.load(original_stack.ROOT / DEPLOYED).manifest["test_error"]),
+    }
+    readme = README.format(
         commit=commit,
-        date=datetime.datetime.now(datetime.UTC).date(),
+        date=today,
         machine=f"{platform.system()} {platform.machine()}",
         contents="\n".join(f"    {size / 1e6:8.1f} MB  {name}" for name, size in sizes),
         image=image,
@@ -137,12 +194,17 @@ def _directions(folder, commit, image, facts, data):
         layers=" ".join(facts["layers"]) if facts else "",
         variables=shlex.join(facts["environment"]) if facts else "",
         data=", ".join(data) or "none were there",
-        deployed=DEPLOYED,
-        images=images or f"{TEST_SET[0]}.gz",
-        labels=labels or f"{TEST_SET[1]}.gz",
+        licenses="".join(["\nTheir licenses, which hold for the archive too:\n\n", *licenses])
+        if licenses
+        else "",
         test_set="they are there" if images and labels else "they are not there now",
-        errors=round(100 * deployed["test_error"]),
+        **network,
     )
+    (folder / "README").write_text(readme)
+    (folder / "verify").write_text(VERIFY.format(**network))
+    (folder / "verify").chmod(0o755)
+    manifest = json.dumps(metadata.crate(folder, commit, today), indent=1)
+    (folder / "ro-crate-metadata.json").write_text(manifest + "\n")
 
 
 def _program(path):
@@ -243,11 +305,6 @@ def _copy(path, target):
 
 def _size(path):
     return sum(file.stat().st_size for file in [path, *path.rglob("*")] if file.is_file())
-
-
-def _sha256(path):
-    with open(path, "rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()
 
 
 def _call(command):

@@ -50,7 +50,24 @@ WANTED = {
     "svhn": [name for name in CHECKSUMS if name.endswith(".mat")],
 }
 
+# What the distributors say.
+LICENSES = {
+    "mnist": "Copyright Yann LeCun and Corinna Cortes, derived from data of NIST; Creative Commons "
+    "Attribution-Share Alike 3.0 (https://creativecommons.org/licenses/by-sa/3.0/)",
+    "cifar10": "No license is stated; its page asks to cite Alex Krizhevsky, Learning Multiple "
+    "Layers of Features from Tiny Images, 2009 (https://www.cs.toronto.edu/~kriz/cifar.html)",
+    "svhn": "For non-commercial use only; to cite: Netzer et al., Reading Digits in Natural Images "
+    "with Unsupervised Feature Learning, 2011 (http://ufldl.stanford.edu/housenumbers/)",
+}
+
 REMEDY = "delete it to have it downloaded"
+
+
+def dataset_of(name):
+    """The data set to which an official file of this name belongs, or None."""
+    if name not in CHECKSUMS:
+        return None
+    return "mnist" if "ubyte" in name else "svhn" if name.endswith(".mat") else "cifar10"
 
 
 @dataclass(frozen=True)

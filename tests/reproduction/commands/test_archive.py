@@ -1,18 +1,24 @@
+import gzip
 import hashlib
 import json
 import os
 import shutil
+import struct
 import subprocess
+import sys
 import tarfile
+from pathlib import Path
 
 import original_stack
 from original_stack.errors import UserError
 from original_stack.lock import LOCK
 
+import numpy as np
 import pytest
 
 from reproduction.commands import archive
 from reproduction.datasets import files as data_files
+from reproduction.deploy import predict
 
 COMMIT = "0123abc"
 
@@ -32,6 +38,7 @@ def checkout(tmp_path, monkeypatch, no_other_data):
     (root / archive.DEPLOYED).parent.mkdir(parents=True)
     (root / "program.py").write_text("pass\n")
     shutil.copy(LOCK, root)
+    shutil.copy(original_stack.ROOT / "CITATION.cff", root)
     shutil.copy(original_stack.ROOT / archive.DEPLOYED, root / archive.DEPLOYED)
     monkeypatch.setattr(original_stack, "ROOT", root)
     monkeypatch.setattr(archive, "_packages", lambda folder: folder.mkdir())
@@ -77,6 +84,8 @@ def test_contents(tmp_path, checkout, data, capsys):
     assert summed == {
         "README",
         "binaryconnect.tar.gz",
+        "ro-crate-metadata.json",
+        "verify",
         "data/extra_32x32.mat",
         "data/mnist/t10k-images-idx3-ubyte.gz",
         "data/t10k-labels-idx1-ubyte",
@@ -84,6 +93,7 @@ def test_contents(tmp_path, checkout, data, capsys):
     subprocess.run(["tar", "-xf", "binaryconnect.tar.gz"], cwd=folder, check=True)
     program = folder / "binaryconnect"
     assert {path.name for path in program.iterdir()} == {
+        "CITATION.cff",
         "program.py",
         "requirements.lock",
         "results",
@@ -102,10 +112,94 @@ def test_directions(tmp_path, checkout, data):
     assert "Image: none was there" in text
     assert "Data files: t10k-images-idx3-ubyte.gz, t10k-labels-idx1-ubyte\n" in text
     assert f'run predict {archive.DEPLOYED} "$data/mnist/t10k-images-idx3-ubyte.gz" >' in text
-    assert '--force "data/t10k-labels-idx1-ubyte" |' in text
+    assert "\n    mnist: Copyright Yann LeCun and Corinna Cortes, derived" in text
+    assert "    svhn: " not in text
     assert "images and labels there (they are there), a network" in text
     assert "errs in 119 of 10,000 test images." in text
     assert "\n         0.0 MB  data\n" in text
+
+
+def verify(folder, *arguments, **variables):
+    return subprocess.run(
+        [folder / "verify", *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHON": sys.executable, **variables},
+    )
+
+
+def test_verify(tmp_path, checkout, data):
+    for package in ("original_stack", "reproduction"):
+        shutil.copytree(
+            Path(archive.__file__).parents[2] / package,
+            checkout / package,
+            ignore=shutil.ignore_patterns("__pycache__"),
+        )
+    git("add", ".")
+    git("commit", "--quiet", "--message", "m")
+    images = np.random.RandomState(0).randint(256, size=(200, 28, 28)).astype(np.uint8)
+    deployed = predict.load(checkout / archive.DEPLOYED)
+    labels = deployed.predict(images.reshape(200, 1, 28, 28)).astype(np.uint8)
+    labels[:119] += 1  # other than predicted
+    idx = struct.pack(">4I", 2051, 200, 28, 28) + images.tobytes()
+    data("mnist/t10k-images-idx3-ubyte.gz", gzip.compress(idx))
+    data("t10k-labels-idx1-ubyte", struct.pack(">2I", 2049, 200) + labels.tobytes())
+    folder = tmp_path / "archive"
+    archive.archive(folder)
+    done = verify(folder)
+    right = "the network errs in 119 test images, as stated\n"
+    assert (done.returncode, done.stdout, done.stderr) == (
+        0,
+        f"6 files are as archived\n{right}",
+        "weights: 11,640,832 bytes as float32, 363,776 here, 32.0 times less\n",
+    )
+    classes = tmp_path / "classes"
+    labels[:119] -= 1
+    classes.write_text("".join(f"{label}\n" for label in labels))
+    assert verify(folder, os.path.relpath(classes)).stdout == right
+    labels[119] += 1
+    classes.write_text("".join(f"{label}\n" for label in labels))
+    done = verify(folder, classes)
+    message = "verify: the network errs in 120 test images; 119 are stated\n"
+    assert (done.returncode, done.stderr) == (1, message)
+    done = verify(folder, PYTHON="", PATH=without(tmp_path, "python3.11", "python3"))
+    assert done.returncode == 2
+    assert done.stderr == (
+        "verify: no Python 3.11 found, which runs the network; name it: "
+        "PYTHON=/path/to/python3.11\n"
+    )
+
+
+def without(tmp_path, *programs):
+    """A PATH of what this one has but some programs."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for directory in reversed(os.environ["PATH"].split(":")):
+        for path in Path(directory).glob("*"):
+            if path.name not in programs:
+                (folder / path.name).unlink(missing_ok=True)
+                (folder / path.name).symlink_to(path)
+    return str(folder)
+
+
+def test_verify_names_a_file_that_changed(tmp_path, checkout):
+    folder = tmp_path / "archive"
+    archive.archive(folder)
+    done = verify(folder)
+    assert (done.returncode, done.stdout.splitlines()) == (
+        0,
+        [
+            "4 files are as archived",
+            "MNIST's test set is not here: the error of the network is not checked",
+        ],
+    )
+    with open(folder / "README", "a") as f:
+        f.write("\n")
+    done = verify(folder)
+    assert (done.returncode, done.stdout) == (1, "README: FAILED\n")
+    assert done.stderr.splitlines()[-1] == (
+        "verify: the files above are not as archived; get the archive again"
+    )
 
 
 def test_without_data(tmp_path, checkout, capsys):
