@@ -39,7 +39,7 @@ def assert_near(actual, expected, tolerance=1e-5):
 
 
 def python(*arguments, **environment):
-    """Runs the environment's Python as `./reproduce python` does, with nothing settled yet."""
+    """Run Python as `./reproduce python` does, before the environment is settled."""
     settled = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
     settled += ("THEANO_FLAGS", "OPENBLAS_CORETYPE")
     env = {k: v for k, v in os.environ.items() if k not in settled}

@@ -14,13 +14,14 @@ GOLDEN = Path(__file__).parent / "golden"
 
 @pytest.fixture
 def golden():
-    """Loads values that the code of 2015-16 gave: golden("mlp_det_adam")["init/layer01_W"]."""
+    """A loader of values that the code of 2015-16 computed:
+    golden("mlp_det_adam")["init/layer01_W"]."""
     return lambda name: np.load(GOLDEN / f"{name}.npz")
 
 
 @pytest.fixture
 def no_other_data(tmp_path, monkeypatch):
-    """A cache of the test's own, no data of the user's, no network."""
+    """Give each test its own cache, hide the user's data, and block the network."""
     from reproduction.datasets import files as data_files
 
     monkeypatch.setenv("BINARYCONNECT_CACHE", str(tmp_path / "cache"))
@@ -33,14 +34,14 @@ def no_other_data(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="session")
 def svhn(tmp_path_factory):
-    """A folder with small files of SVHN, and what they hold."""
+    """A folder with small files of SVHN, and their content."""
     folder = tmp_path_factory.mktemp("svhn")
     return folder, formats.svhn(folder)
 
 
 @pytest.fixture
 def svhn_copy(svhn, tmp_path):
-    """A folder of links to these files, for what is made of them in one test."""
+    """A folder of links to these files, where one test may prepare its own data set."""
     for path in svhn[0].glob("*.mat"):
         os.link(path, tmp_path / path.name)
     return tmp_path

@@ -33,7 +33,7 @@ def md5(content):
 
 
 def mnist(folder, train=60, test=20, pack=gzip.compress, seed=0):
-    """Writes the four files of MNIST; their images and labels as arrays."""
+    """Write the four files of MNIST, and return their images and labels."""
     rng = np.random.RandomState(seed)
     arrays = []
     folder.mkdir(parents=True, exist_ok=True)
@@ -51,7 +51,7 @@ def mnist(folder, train=60, test=20, pack=gzip.compress, seed=0):
 
 @contextlib.contextmanager
 def server(folder, cut=None):
-    """Serves the files of a folder; the address, and a list that gets the paths asked for.
+    """Serve the files of a folder; gives the address, and a list that receives requested paths.
 
     `cut` breaks the connection after so many bytes of each file, though its whole length was
     announced.
@@ -98,7 +98,7 @@ def cifar10_batches(number=20, seed=0):
 
 
 def cifar10(folder, batches, **replaced):
-    """Writes the archive, some batches `replaced` by other bytes or, with None, left out."""
+    """Write the archive. Batches are `replaced` by other bytes, or left out if these are None."""
     folder.mkdir(parents=True, exist_ok=True)
     with tarfile.open(folder / "cifar-10-python.tar.gz", "w:gz", compresslevel=1) as archive:
         for name, (images, labels) in batches.items():
@@ -111,7 +111,8 @@ def cifar10(folder, batches, **replaced):
 
 
 def svhn(folder, train=4100, test=30, extra=2100, seed=0):
-    """Writes the three files of format 2; {set: (images channels first, labels 1 to 10)}."""
+    """Write the three files of format 2, and return {set: (images, labels)}: channels come first,
+    labels are 1 to 10."""
     rng = np.random.RandomState(seed)
     folder.mkdir(parents=True, exist_ok=True)
     sets = {}
@@ -125,7 +126,7 @@ def svhn(folder, train=4100, test=30, extra=2100, seed=0):
 
 
 def exported(path, manifest, arrays):
-    """Writes a file as ./reproduce export does."""
+    """Write a file as ./reproduce export does."""
     np.savez(path, manifest=json.dumps(manifest), **arrays)
     return path
 

@@ -1,4 +1,4 @@
-"""Records of runs that tests make: the files that a finished run leaves."""
+"""Write the records of finished runs, for tests."""
 
 import csv
 import dataclasses
@@ -37,7 +37,7 @@ RECORD = {
 
 
 def record(hyperparameters=None, **changes):
-    """What run.json of a run of a published row holds, with changes."""
+    """The content of run.json for a run of a published row, with changes."""
     found = {**RECORD, **changes}
     row = ROWS[found["dataset"], found["protocol"], found["method"]]
     ours = {**dataclasses.asdict(row), "epochs": found["epochs"], **(hyperparameters or {})}
@@ -45,7 +45,7 @@ def record(hyperparameters=None, **changes):
 
 
 def first_layer(seed=1):
-    """What first_layer.npz holds, of 784 inputs and 70 units."""
+    """The content of first_layer.npz for 784 inputs and 70 units."""
     W = np.random.RandomState(seed).uniform(-0.03, 0.03, (784, 70))
     counts, edges = np.histogram(W, 101, (-abs(W).max(), abs(W).max()))
     weights = W[:, :64].astype(np.float16)
@@ -58,7 +58,7 @@ def first_layer(seed=1):
 
 
 def add_run(results, name=None, hyperparameters=None, **changes):
-    """Write a finished run's files.
+    """Write the files of a finished run.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""A script as one wrote it for the modules of 2015 (Theano and Lasagne first, no original_stack)."""
+"""A script for the modules of 2015: it imports Theano and Lasagne first, and no original_stack."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""A script as one wrote it for the module of 2016 (Theano and Lasagne first, no original_stack)."""
+"""A script for the module of 2016: it imports Theano and Lasagne first, and no original_stack."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""The plan of the house: which room may know which, and what never loads Theano."""
+"""The layers of the project: which module may import which, and which never load Theano."""
 
 import ast
 import subprocess
@@ -9,7 +9,7 @@ from original_stack import ROOT
 
 import pytest
 
-# An import points to a lower floor, or stays in its room.
+# An import points to a lower floor, or stays in its package.
 FLOORS = {
     "original_stack": 1,
     "fused": 2,
@@ -42,7 +42,7 @@ MODULES = {name: path for path, name in FILES.items()}
 
 
 def imports(path):
-    """Names of the modules that a file imports, wherever in it."""
+    """Names of all modules that a file imports, at its top or within functions."""
     names = set()
     package = FILES[path].split(".")
     if path.name != "__init__.py":
@@ -61,13 +61,13 @@ def imports(path):
 
 
 def room(module):
-    """The room that a module lies in, or None for one of another project."""
+    """The package or top module of FLOORS that has a module, or None if the project has none."""
     found = [name for name in FLOORS if module == name or module.startswith(f"{name}.")]
     return max(found, key=len, default=None)
 
 
 def rooms_known():
-    """{room: rooms that its files import}"""
+    """{package: packages that its files import}"""
     known = {name: set() for name in FLOORS}
     for path, module in FILES.items():
         if room(module):
@@ -75,7 +75,7 @@ def rooms_known():
     return known
 
 
-def test_every_file_has_a_room():
+def test_every_file_has_a_floor():
     homeless = [name for name in FILES.values() if room(name) is None]
     assert homeless == ["reproduction"]
     assert len(FLOORS) <= 20
@@ -96,7 +96,7 @@ def test_no_circle_of_files():
         name: {other for other in imports(path) if other in MODULES and other != name}
         for path, name in FILES.items()
     }
-    for name, others in graph.items():  # a package's own page may gather its modules
+    for name, others in graph.items():  # a package's __init__ may gather its modules
         others -= {package for package in others if name.startswith(f"{package}.")}
     TopologicalSorter(graph).prepare()  # raises CycleError
 
@@ -104,7 +104,7 @@ def test_no_circle_of_files():
 def test_original_stack_imports_the_standard_library_only():
     for path, module in FILES.items():
         if room(module) == "original_stack":
-            # The finder of old modules serves names of packages that are being imported.
+            # The finder of old modules imports packages only when they are being imported anyway.
             served = {"theano", "six", "numpy"} if module == "original_stack.old_names" else set()
             others = {name.partition(".")[0] for name in imports(path)} - sys.stdlib_module_names
             assert others - served <= {"original_stack"}, module
@@ -117,7 +117,7 @@ def test_the_method_knows_fused_and_the_stack_only():
 
 
 def test_only_fused_knows_instructions():
-    """Besides the stack, which reads the processor's flags."""
+    """The stack is excepted, because it reads the processor's flags."""
     for path, module in FILES.items():
         if room(module) not in ("fused", "original_stack", "benchmarks", None):
             text = path.read_text()

@@ -43,7 +43,7 @@ def test_training_output_and_running_statistics(axes, reduced):
 
 
 @pytest.mark.parametrize("fused", ["1", "0"])
-def test_running_statistics_of_given_alpha(monkeypatch, fused):
+def test_running_statistics_with_a_given_alpha(monkeypatch, fused):
     monkeypatch.setenv("BINARYCONNECT_FUSED", fused)
     layer = BatchNormLayer((8, 3, 4, 5), epsilon=0.5)
     X, alpha = T.tensor4(), T.scalar()
@@ -89,7 +89,7 @@ def test_unknown_size():
     )
 
 
-def test_batch_norm_takes_nonlinearity_over_and_bias_away():
+def test_batch_norm_takes_over_the_nonlinearity_and_removes_the_bias():
     dense = DenseLayer((None, 4), 3, nonlinearity=lasagne.nonlinearities.tanh)
     layer = batch_norm(dense)
     assert layer.input_layer is dense

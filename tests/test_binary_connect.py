@@ -42,7 +42,7 @@ def test_weights_of_test_time_golden(golden):
 
 @pytest.mark.parametrize("w", [0.0, -0.0, 1e-38, 1e-45, -1e-45, -1e-9, 1.0, 5.0, np.inf])
 def test_zero_and_positive_weights_become_H(w):
-    """So do negative weights that vanish beside 1, as in 2015."""
+    """Negative w for which 1 + w rounds to 1 also become H, as in 2015."""
     W = T.constant(np.array([w, -1e-7], dtype=np.float32))
     np.testing.assert_array_equal(binarization(W, 0.25).eval(), np.float32([0.25, -0.25]))
 
@@ -72,7 +72,7 @@ def draws(layer, count):
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_stochastic_binarization_statistics(seed):
-    """A weight is +H with the probability hard_sigmoid; draws, layers and neighbours are
+    """A weight is +H with the probability hard_sigmoid; samples, layers and neighbours are
     independent."""
     seeded(seed)
     count, H = 400, 0.5
@@ -154,7 +154,7 @@ def network():
     return DenseLayer(net, 2, stochastic=False, nonlinearity=lasagne.nonlinearities.identity)
 
 
-def test_gradients_are_those_of_the_binary_weights(network):
+def test_gradients_with_respect_to_the_binary_weights(network):
     """The order of `get_output` calls does not matter; in 2015 the last call decided."""
     seeded()
     x = np.random.RandomState(0).randn(5, 1, 3, 4).astype(np.float32)
@@ -216,7 +216,7 @@ def test_test_weights(network):
 
 
 def test_train_prints_and_shuffles(capsys):
-    """Training batches are full ones in a new order each epoch; every test image is evaluated."""
+    """Training uses full batches in a new order each epoch; every test image is evaluated."""
     np.random.seed(0)
     rates, seen, sizes = [], [], []
 
@@ -245,7 +245,7 @@ def test_train_prints_and_shuffles(capsys):
 
 @pytest.mark.parametrize("images", [1, 3, 4, 7, 8, 23])
 def test_train_evaluates_every_image_by_full_batches(images, capsys):
-    """So a network with a fixed batch size is evaluated as well."""
+    """A network with a fixed batch size can therefore be evaluated too."""
     batch = 8
     network = lasagne.layers.ReshapeLayer(InputLayer((batch, 3)), (batch, 1, 3))
     X, y = T.matrix(), T.matrix()
@@ -311,7 +311,7 @@ def test_filters_are_flipped_or_not(monkeypatch, fused, stochastic, flip):
     loss = T.sum(output * upstream)
     (gradient,) = binary_connect.compute_grads(loss, layer)
     function = theano.function([X], [layer.Wb, output, gradient])
-    # Flipped filters have the kernels of binary ones.
+    # Flipped filters also use the kernels for binary weights.
     assert Convolution(tile=4) not in [n.op for n in function.maker.fgraph.toposort()]
     Wb, y, gradient = function(x)
     padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
@@ -330,7 +330,7 @@ def test_a_mode_without_a_compiler_takes_the_plain_graph():
     assert function(np.float32([[1, 3]])).tolist() == [[2]]
 
 
-def test_an_integer_filter_size_is_that_of_a_square():
+def test_an_integer_filter_size_means_a_square_filter():
     layers = [Conv2DLayer((None, 64, 8, 8), 64, size, H="Glorot") for size in (3, (3, 3))]
     H, scale = np.sqrt(1.5 / (9 * 128)), np.sqrt(9 * 128 / 1.5)
     for layer in layers:
@@ -338,7 +338,7 @@ def test_an_integer_filter_size_is_that_of_a_square():
 
 
 def test_sign_rule():
-    """One rule for arrays and for expressions: hard_sigmoid(x) >= 1/2."""
+    """The same rule holds for arrays and for expressions: hard_sigmoid(x) >= 1/2."""
     x = np.float32([-np.inf, -1, -1e-7, -1e-8, -1e-45, -0.0, 0, 1e-45, 1, np.inf, np.nan])
     expected = [False] * 3 + [True] * 7 + [False]
     assert binary_connect.is_positive(x).tolist() == expected

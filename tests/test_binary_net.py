@@ -30,7 +30,7 @@ def values_and_gradient(unit, x):
     return theano.function([variable], [y, theano.grad(y.sum(), variable)])(x)
 
 
-def test_binary_tanh_unit_is_that_of_2016(golden):
+def test_binary_tanh_unit_equals_the_unit_of_2016(golden):
     values = golden("bnn_activation")
     y, gradient = values_and_gradient(binary_net.binary_tanh_unit, values["x"])
     assert np.array_equal(y, values["sign"])
@@ -58,7 +58,7 @@ def test_names_of_2016():
 
 
 def test_round3_rounds_halves_away_from_zero():
-    """As C's round does, in C and in Python, with the gradient of the identity."""
+    """Like C's round, both in C and in Python. The gradient is 1."""
     half, infinity = np.float32(0.5), np.float32(np.inf)
     x = np.float32([-2.5, -half, np.nextafter(-half, half), -0.25, 0, half, 1.5, 2.5, infinity])
     rounded = [-3, -1, 0, 0, 0, 1, 2, 3, np.inf]
@@ -85,8 +85,8 @@ def test_stochastic_sign_layer(graph):
     assert at_test(X[:1]).tolist() == [[-1, -1, 1, 1, 1]]
 
 
-def test_stochastic_sign_draws_with_the_gradient_of_one_draw(graph):
-    """The gradient is that of the loss at the values drawn in the same evaluation."""
+def test_stochastic_sign_has_the_gradient_of_its_sample(graph):
+    """The loss is differentiated at the values that were sampled in the same evaluation."""
     lasagne.random.set_rng(np.random.RandomState(2))
     x = T.vector()
     y = binary_net.StochasticSignLayer((None, 1)).get_output_for(x)
@@ -216,7 +216,7 @@ def test_lasagne_batch_normalization_needs_sizes():
 
 
 def python(folder, code):
-    """Runs a script in `folder` as `./reproduce python` does."""
+    """Run a script in `folder` as `./reproduce python` does."""
     script = folder / "script.py"
     script.write_text(code)
     path = f"{original_stack.ROOT}:{original_stack.ROOT}/original_stack/site"
@@ -230,7 +230,7 @@ def python(folder, code):
 
 
 @pytest.mark.parametrize("name", ["binary_connect", "shift_based", "binary_net"])
-def test_a_module_beside_a_script_that_shadows_one_of_ours_is_named(tmp_path, name):
+def test_a_module_that_shadows_a_module_of_this_project_is_named(tmp_path, name):
     (tmp_path / f"{name}.py").write_text("raise SystemExit('an old module')")
     code = f"import binary_net, {name}; print(binary_net.BatchNormLayer, {name}.__file__)"
     done = python(tmp_path, code)

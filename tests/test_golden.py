@@ -134,8 +134,8 @@ def check_released_training(golden, name, mode=None):
             assert_near(grad, values[f"step{step}/grad_W{i}"])
         for param, value in parameters(network, values, f"after{step + 1}"):
             if param.name == "b":
-                # Under batch normalization a bias has no gradient but rounding noise, which Adam
-                # scales up to steps of the learning rate: follow the golden run's noise.
+                # Under batch normalization, the gradient of a bias is only rounding noise, which
+                # Adam scales up to the learning rate: take the values of the golden run.
                 param.set_value(value)
             else:
                 assert_near(param.get_value(), value)

@@ -1,4 +1,4 @@
-"""What .ci/image cannot see of Dockerfile and environment.yml, as it builds with arguments."""
+"""Tests of Dockerfile and environment.yml that .ci/image cannot make, because it sets arguments."""
 
 import datetime
 import re
@@ -20,7 +20,7 @@ def test_conda_has_the_python_that_reproduce_requires_and_no_packages():
     assert environment["dependencies"] == [f"python={major}.{minor}", "gxx=12"]
 
 
-def test_debian_is_of_one_day_and_the_base_is_pinned():
+def test_the_debian_snapshot_and_the_base_are_pinned():
     day = re.search(
         r"^ARG BASE=debian:bookworm-(\d+)-slim@sha256:[0-9a-f]{64}$", DOCKERFILE, re.M
     ).group(1)
@@ -30,8 +30,8 @@ def test_debian_is_of_one_day_and_the_base_is_pinned():
     assert f"\nARG CREATED={midnight.isoformat().replace('+00:00', 'Z')}\n" in DOCKERFILE
 
 
-def test_image_holds_no_more_than_git():
-    """.dockerignore has all of .gitignore, in its own syntax."""
+def test_the_image_has_no_files_that_git_ignores():
+    """.dockerignore has all lines of .gitignore, in the syntax of Docker."""
     ours = (ROOT / ".dockerignore").read_text().splitlines()
     for line in (ROOT / ".gitignore").read_text().splitlines():
         included = "!" * line.startswith("!")  # what is not to be ignored after all
@@ -46,7 +46,7 @@ def test_image_holds_no_more_than_git():
     ids=["packed", "loose", "detached"],
 )
 def test_commit_is_read_from_git(tmp_path, head, packed):
-    """The Dockerfile's step, run on each form that .git may have."""
+    """Runs the step of the Dockerfile on each form that .git may have."""
     step = re.search(r"^ARG COMMIT=unknown\nRUN (.*?)\n\n", DOCKERFILE, re.M | re.S).group(1)
     git = tmp_path / ".git"
     (git / "refs" / "heads").mkdir(parents=True)

@@ -43,7 +43,7 @@ def test_dropout_passes_inputs_on_at_test_time():
     assert layer.get_output_for(x, deterministic=True) is x
 
 
-def test_dropout_layers_draw_masks_of_their_own(fused_or_plain):
+def test_each_dropout_layer_samples_its_own_masks(fused_or_plain):
     layers = [mnist.DropoutLayer((None, 50), 0.5) for _ in range(2)]
     first, second = theano.function([x], [layer.get_output_for(x) for layer in layers])(X)
     both = np.mean((first == 0) & (second == 0))

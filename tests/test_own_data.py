@@ -1,4 +1,4 @@
-"""Data of one's own from its file to predictions: trained, resumed, evaluated, exported."""
+"""The user's own data, from a file to predictions: trained, resumed, evaluated and exported."""
 
 import dataclasses
 import json

@@ -19,7 +19,7 @@ def reproduce(*arguments, root=ROOT, **environment):
 
 @pytest.fixture
 def machine(tmp_path):
-    """A copy of the front door and a PATH with its tools only: no Python, no compiler."""
+    """A copy of `reproduce`, and a PATH that has only its tools: no Python, no compiler."""
     binaries = tmp_path / "bin"
     binaries.mkdir()
     for tool in TOOLS:
@@ -80,7 +80,7 @@ def test_no_venv_module(machine):
 
 
 def test_interrupted_installation_is_not_used(machine):
-    """Neither a failed nor a half-made environment is taken for a whole one."""
+    """Neither a failed nor an incomplete installation is used as an environment."""
     add(machine, "g++", "")
     add(machine, "python3.11", 'case "$1 $2" in "-m venv") mkdir -p "$3/bin"; exit 1 ;; esac')
     for _ in range(2):
@@ -90,7 +90,7 @@ def test_interrupted_installation_is_not_used(machine):
         assert not list(machine.glob(".venv/*/complete"))
 
 
-# A Python whose environments tell how they were asked to install.
+# A stand-in for Python, whose environments print the arguments that pip gets.
 TELLS = """case "$1 $2" in
     "-m venv")
         mkdir -p "$3/bin"
@@ -101,7 +101,7 @@ esac"""
 
 @pytest.fixture
 def installs(machine):
-    """Runs the front door where nothing is installed yet; (what it said, what pip was told)."""
+    """Run `reproduce` before anything is installed; return its output and the arguments of pip."""
     add(machine, "g++", "")
     add(machine, "python3.11", TELLS)
     for tool in ("chmod", "env"):
@@ -133,7 +133,7 @@ def test_settings_of_pip_decide_only_where_packages_come_from(machine, installs)
 
 
 def test_opencl_is_added_beside_the_environment(machine, installs):
-    """A folder of its own holds what the environment lacks; nothing else finds it."""
+    """A separate folder holds what the environment lacks; other commands do not find it."""
     installs()
     (environment,) = (machine / ".venv").glob("[0-9a-f]*")
     python = environment / "bin/python"

@@ -17,7 +17,7 @@ USER = os.geteuid()
 
 @pytest.fixture
 def without_home(tmp_path, monkeypatch):
-    """No cache is chosen and the home cannot be written; the directory for temporary files."""
+    """The directory for temporary files, when no cache is chosen and the home cannot be written."""
     monkeypatch.delenv("BINARYCONNECT_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", "/proc/none")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
@@ -41,7 +41,7 @@ def test_without_a_home(without_home):
     own = cache_directory()
     assert own == without_home / f"binaryconnect-{USER}"
     assert own.stat().st_mode & 0o777 == 0o700
-    own.chmod(0o755)  # another may have looked, but nothing in it is another's
+    own.chmod(0o755)  # other users could read, but not write
     assert cache_directory() == own
     assert own.stat().st_mode & 0o777 == 0o700
 
@@ -75,7 +75,7 @@ def test_a_user_that_the_system_does_not_know(tmp_path):
     assert not list((tmp_path / "current").iterdir())
 
 
-def test_a_home_that_is_none(monkeypatch):
+def test_a_home_that_does_not_exist(monkeypatch):
     monkeypatch.setenv("BINARYCONNECT_CACHE", "~nosuchuser/x")
     assert refusal(cache_directory) == (
         "BINARYCONNECT_CACHE is '~nosuchuser/x', but there is no such home; give a full path"
@@ -88,7 +88,7 @@ def test_a_chosen_directory_that_cannot_be_written(monkeypatch):
 
 
 def foreign(path, monkeypatch):
-    """Makes `path` look like another user's directory."""
+    """Make `path` look like a directory of another user."""
     path.mkdir(mode=0o700)
     monkeypatch.setattr(os, "geteuid", lambda: USER + 1)
 
@@ -132,7 +132,7 @@ def test_two_users_of_one_volume(tmp_path, monkeypatch):
     monkeypatch.setenv("BINARYCONNECT_CACHE", str(tmp_path))
     first = compile_directory()
     monkeypatch.setattr(os, "geteuid", lambda: USER + 1)
-    with pytest.raises(UserError):  # the directory that this test makes is the first user's
+    with pytest.raises(UserError):  # the directory of this test belongs to the first user
         compile_directory()
     assert sorted(tmp_path.iterdir()) == [first, tmp_path / f"theano-{USER + 1}"]
 
@@ -147,7 +147,7 @@ import theano
 
 
 @pytest.mark.parametrize("full", ["cache", "temporary"])
-def test_full_disk_is_said_where_theano_would_fail_later(tmp_path, full):
+def test_a_full_disk_is_reported_before_theano_fails(tmp_path, full):
     folders = {name: str(tmp_path / name) for name in ("cache", "temporary")}
     (tmp_path / "temporary").mkdir()
     (tmp_path / "program.py").write_text(FULL)
@@ -172,7 +172,7 @@ import theano
 """
 
 
-def test_a_cache_that_runs_no_programs(tmp_path):
+def test_a_cache_that_is_mounted_noexec(tmp_path):
     (tmp_path / "program.py").write_text(NOEXEC)
     done = python(tmp_path / "program.py", BINARYCONNECT_CACHE=str(tmp_path))
     assert (done.returncode, done.stderr) == (
@@ -191,7 +191,7 @@ def test_a_directory_of_the_user_s_own_flags_is_not_checked(tmp_path):
 
 @pytest.fixture
 def compiled(tmp_path):
-    """A compile directory with two modules: shared libraries with what Theano puts beside them."""
+    """A compile directory with two modules: shared libraries, and the files that Theano adds."""
     library = Path(numpy.fft._pocketfft_internal.__file__)
     for name in ("tmpa", "tmpb"):
         folder = tmp_path / name

@@ -1,4 +1,4 @@
-"""How every command ends: exit statuses, and what it prints then."""
+"""How every command ends: its exit status, and what it prints."""
 
 import argparse
 import errno
@@ -22,7 +22,7 @@ import pytest
 
 
 def end(capsys, error=None, argv=()):
-    """(status, stdout, stderr) of a command that prints a line, then raises `error`."""
+    """The status, stdout and stderr of a command that prints a line and then raises `error`."""
 
     def command(options):
         print("output")
@@ -88,7 +88,7 @@ def test_an_output_that_fails(capfd, monkeypatch, number, reason):
     assert capfd.readouterr() == ("", f"program: cannot write the output: {reason}\n")
 
 
-def test_a_file_that_nobody_spoke_of_is_an_error_of_the_program():
+def test_an_os_error_about_a_file_is_an_error_of_the_program():
     with pytest.raises(FileNotFoundError):
         run(Parser(prog="program"), lambda options: os.listdir("/proc/none"), [])
 
@@ -121,7 +121,7 @@ def test_wrong_option(capsys):
     )
 
 
-def test_a_home_that_is_none(capsys):
+def test_a_home_that_does_not_exist(capsys):
     parser = Parser(prog="program")
     parser.add_argument("--results", type=folder)
     assert run(parser, print, ["--results", "~nosuchuser/x"]) == 2

@@ -12,7 +12,7 @@ WAITS = "import sys, time\nprint('importing', flush=True)\ntime.sleep(60)\n"
 
 
 def interrupted(tmp_path, *arguments):
-    """(status, stderr) of a program that Ctrl-C interrupts while it imports Lasagne."""
+    """The status and stderr of a program that Ctrl-C interrupts while it imports Lasagne."""
     (tmp_path / "lasagne.py").write_text(WAITS)
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"}
     process = subprocess.Popen(
@@ -34,7 +34,7 @@ def test_a_command_ends_in_one_line(tmp_path):
     assert interrupted(tmp_path, *module) == (130, "evaluate: interrupted\n")
 
 
-def test_a_program_of_others_raises_as_ever(tmp_path):
+def test_other_programs_raise_keyboard_interrupt(tmp_path):
     (tmp_path / "mine.py").write_text("import original_stack, lasagne")
     status, error = interrupted(tmp_path, "mine.py")
     assert status == -signal.SIGINT

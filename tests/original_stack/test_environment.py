@@ -78,7 +78,7 @@ with open(sys.argv[1], "w") as f:
 
 
 @pytest.mark.parametrize("closed", ["1>&-", "0<&- 1>&- 2>&-"])
-def test_closed_streams_are_opened_to_nobody(tmp_path, closed):
+def test_closed_streams_are_opened(tmp_path, closed):
     command = f'"$0" -c "$1" "$2" {closed}'
     arguments = [sys.executable, STREAMS, tmp_path / "file"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

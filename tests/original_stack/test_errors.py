@@ -38,7 +38,7 @@ def test_an_owner_without_permission(tmp_path):
         OSError("as: mod.s: Disk quota exceeded"),
     ],
 )
-def test_a_full_disk_is_no_damage(error):
+def test_a_full_disk_is_not_damage(error):
     assert no_room(error)
     with pytest.raises(OSError, match="No space|quota") as caught, reading("a", "make it again"):
         raise error

@@ -19,7 +19,7 @@ def test_unsatisfied(tmp_path):
     assert unsatisfied(lock) == ["numpy==1.23.4", "no-such-package==1"]
 
 
-def test_a_package_that_nothing_installed(monkeypatch):
+def test_a_package_that_is_not_installed(monkeypatch):
     def distribution(name):
         raise importlib.metadata.PackageNotFoundError(name)
 
@@ -32,7 +32,7 @@ def test_a_package_that_nothing_installed(monkeypatch):
 
 
 def test_what_reproduce_asks(tmp_path):
-    """The file alone, without the package."""
+    """The file runs alone, without the package."""
     (tmp_path / "original_stack").mkdir()
     script = tmp_path / "original_stack" / "lock.py"
     script.write_text((ROOT / "original_stack" / "lock.py").read_text())

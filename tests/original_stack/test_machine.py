@@ -16,7 +16,7 @@ def test_threads(monkeypatch):
 
 
 @pytest.mark.parametrize("chosen", ["auto", "0", "-1", "1.5", "4097", "12345678901234567890", "٣"])
-def test_threads_that_are_no_number(monkeypatch, chosen):
+def test_wrong_numbers_of_threads(monkeypatch, chosen):
     monkeypatch.setenv("OMP_NUM_THREADS", chosen)
     with pytest.raises(UserError) as caught:
         machine.threads()
@@ -24,14 +24,14 @@ def test_threads_that_are_no_number(monkeypatch, chosen):
     assert str(caught.value) == message
 
 
-def test_threads_that_are_no_number_end_a_program_in_one_line(tmp_path):
+def test_a_wrong_number_of_threads_ends_a_program_in_one_line(tmp_path):
     (tmp_path / "program.py").write_text("import original_stack, theano")
     done = python(tmp_path / "program.py", OMP_NUM_THREADS="auto")
     message = "program: OMP_NUM_THREADS is 'auto'; expected a number of threads, 1 to 4096\n"
     assert (done.returncode, done.stderr) == (2, message)
 
 
-def test_threads_named_by_an_empty_word_are_those_of_the_processor():
+def test_an_empty_number_of_threads_means_all_processors():
     code = "from original_stack import machine; print(machine.threads())"
     assert python("-c", code, OMP_NUM_THREADS="").stdout == f"{machine.processors()}\n"
 
@@ -42,7 +42,7 @@ def test_threads_named_by_an_empty_word_are_those_of_the_processor():
         ("0::/\n", {"cpu.max": "max 100000"}, math.inf),
         ("0::/\n", {"cpu.max": "100000 100000"}, 1),
         ("0::/a/b\n", {"a/b/cpu.max": "max 100000", "a/cpu.max": "250000 100000"}, 3),
-        # A container with control groups of version 1, without a view of its own.
+        # A container with control groups of version 1 that sees the groups of the host.
         (
             "2:cpu,cpuacct:/docker/x\n1:cpuset:/\n0::/\n",
             {"cpu/cpu.cfs_quota_us": "50000", "cpu/cpu.cfs_period_us": "100000"},
@@ -66,7 +66,7 @@ def test_no_control_groups(tmp_path):
     assert machine.quota(tmp_path / "missing", tmp_path) == math.inf
 
 
-def test_the_scarcer_of_affinity_and_quota_counts(monkeypatch):
+def test_the_smaller_of_affinity_and_quota_counts(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
     monkeypatch.setattr(machine, "quota", lambda: 3)
     assert machine.processors() == 3

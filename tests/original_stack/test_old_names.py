@@ -1,4 +1,4 @@
-"""Modules of 2015 that today's releases lack."""
+"""Modules of 2015 that later releases dropped."""
 
 from original_stack import ROOT
 
@@ -95,8 +95,8 @@ def test_settings_of_fuel_that_cannot_be_read(tmp_path):
     settings.write_text("data_path: [a")
     done = python("-c", "import fuel.config_parser", FUEL_CONFIG=str(settings))
     assert done.stderr.endswith(
-        f"UserError: {settings} is damaged (while parsing a flow sequence); correct it, or leave "
-        "it out: FUEL_CONFIG=\n"
+        f"UserError: {settings} is damaged (while parsing a flow sequence); correct it, or "
+        "ignore it: FUEL_CONFIG=\n"
     )
 
 

@@ -21,7 +21,7 @@ def no_theanorc(monkeypatch):
 
 
 def test_flags_that_a_script_sets_before_it_imports_theano(tmp_path):
-    """Ours are merged with them then, and the variable is the script's own again."""
+    """The flags of this project are merged with them; the variable keeps the script's flags."""
     code = (
         "import original_stack, os\n"
         "os.environ['THEANO_FLAGS'] = 'floatX=float64,optimizer=fast_compile'\n"
@@ -122,7 +122,7 @@ def compiling(tmp_path, seconds):
     )
 
 
-def test_the_compile_lock_dies_with_its_holder(tmp_path):
+def test_the_compile_lock_ends_with_its_holder(tmp_path):
     first = compiling(tmp_path, 60)
     assert first.stdout.readline() == "locked\n"
     (lock,) = tmp_path.glob("theano-*/compiledir_*/lock")
@@ -136,7 +136,7 @@ def test_the_compile_lock_dies_with_its_holder(tmp_path):
     # The line came before the first compiled anything.
 
 
-def test_waiting_for_the_compile_lock_is_said(tmp_path, monkeypatch, capsys):
+def test_a_wait_for_the_compile_lock_is_announced(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(theano_settings, "_PATIENCE", 0.2)
     (tmp_path / "lock").touch()
     holder = subprocess.Popen(
@@ -149,7 +149,7 @@ def test_waiting_for_the_compile_lock_is_said(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().err == f"{program}: waiting for another process, which compiles\n"
 
 
-def test_the_first_compilation_is_said(tmp_path, capsys):
+def test_the_first_compilation_is_announced(tmp_path, capsys):
     program = Path(sys.argv[0]).stem
     theano_settings._locked(tmp_path / "new").release()
     assert capsys.readouterr().err == f"{program}: compiling, about a minute, once\n"

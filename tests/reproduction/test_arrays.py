@@ -35,7 +35,7 @@ def test_what_numpy_writes(tmp_path):
 
 
 def member(kind="'<f4'", shape="(2,)", data=bytes(8), version=b"\x01\x00"):
-    """A .npy file with this header; `kind` and `shape` are written as they are."""
+    """An .npy file with this header; `kind` and `shape` are written unchecked."""
     header = f"{{'descr': {kind}, 'fortran_order': False, 'shape': {shape}, }}\n".encode()
     return b"\x93NUMPY" + version + struct.pack("<H", len(header)) + header + data
 

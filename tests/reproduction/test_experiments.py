@@ -10,7 +10,7 @@ from reproduction.experiments import EXPERIMENTS
 from reproduction.published import rows
 
 
-def test_every_published_row_that_is_run_is_an_experiment():
+def test_published_rows_with_a_protocol_are_experiments():
     published = {(r["dataset"], r["protocol"], r["method"]): r for r in rows() if r["protocol"]}
     ours = {
         (name, hp.protocol, hp.method): hp
@@ -23,7 +23,7 @@ def test_every_published_row_that_is_run_is_an_experiment():
         assert not row["epochs"] or int(row["epochs"]) == ours[key].epochs
 
 
-def test_rows_of_an_experiment_are_told_apart():
+def test_rows_of_an_experiment_differ_in_protocol_or_method():
     for experiment in EXPERIMENTS.values():
         for hp in experiment.rows:
             assert experiment.row(hp.protocol, hp.method) is hp

@@ -1,7 +1,7 @@
 from reproduction.published import published, rows
 
 
-def test_rows_are_whole():
+def test_rows_are_complete():
     assert all(None not in row and None not in row.values() for row in rows())
     keys = [(r["dataset"], r["protocol"], r["method"]) for r in rows() if r["protocol"]]
     assert len(keys) == len(set(keys)) == 23

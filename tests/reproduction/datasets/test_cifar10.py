@@ -59,8 +59,8 @@ def test_cifar10_is_normalized_and_whitened(tmp_path, batches, capfd):
     normalized = [
         preprocessing.global_contrast_normalize(images, 55.0) for images, _ in batches.values()
     ]
-    # As defined: of the 3,072 directions, those in which no training image differs from the mean
-    # are divided by sqrt(filter bias) only.
+    # Directions in which no training image differs from the mean are divided by sqrt(filter bias)
+    # only.
     training = np.concatenate(normalized[:-1]).astype(np.float64)
     mean = training.mean(axis=0)
     _, values, directions = np.linalg.svd(training - mean, full_matrices=False)
@@ -158,7 +158,7 @@ def member(name="cifar-10-batches-py/data_batch_1", **fields):
 
 
 def negative_size():
-    """A header whose size of -512 bytes leads from the next header back to itself."""
+    """A header with a size of -512 bytes, so that the next header is this header again."""
     header = bytearray(member("a").tobuf())
     header[124:136] = b"\xff" * 10 + (2**16 - 512).to_bytes(2, "big")
     header[148:156] = b" " * 8
@@ -192,7 +192,7 @@ SPARSE = {"GNU.sparse.major": "0", "GNU.sparse.minor": "1", "GNU.sparse.map": "0
         (b"no archive" * 100, "invalid header"),
     ],
 )
-def test_members_that_are_no_files(tmp_path, content, reason):
+def test_members_that_are_not_files(tmp_path, content, reason):
     archive = tmp_path / "cifar-10-python.tar.gz"
     archive.write_bytes(gzip.compress(content + bytes(1024)))
     assert error("cifar10", tmp_path, allow_unofficial=True) == (

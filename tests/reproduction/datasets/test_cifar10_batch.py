@@ -1,4 +1,4 @@
-"""A batch of CIFAR-10 is read, and nothing else is."""
+"""Batches of CIFAR-10 are read; other pickles are refused."""
 
 import contextlib
 import os
@@ -36,7 +36,7 @@ def test_every_protocol(protocol, images):
     assert np.array_equal(read["data"], images)
 
 
-def test_what_python_2_wrote():
+def test_a_batch_that_python_2_wrote():
     """Protocol 2 with byte strings, as in the official files."""
 
     minus_1 = b"J\xff\xff\xff\xff"
@@ -91,7 +91,7 @@ def kind(name=b"u1", rest=b"NNNI-1\nI-1\nI0\n"):
 
 
 SHAPES = "expected uint8 data of shape (n, 3072) and n integer labels"
-# An item size and a hidden field of objects, in place of uint8's own.
+# An item size and a hidden field of objects, instead of those of uint8.
 WIDE = kind(rest=b"NNNI64\nI8\nI63\n")
 FIELD = kind(rest=b"N(S'a'\nt(dS'a'\nNsI8\nI8\nI63\n")
 

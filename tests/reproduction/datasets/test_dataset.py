@@ -38,7 +38,7 @@ def test_the_first_images():
     )
 
 
-def test_the_last_training_images_validate():
+def test_the_last_training_images_are_the_validation_images():
     dataset = split("toy", EAGER, 2, LAZY, (), "none")
     assert np.array_equal(dataset.train.X, EAGER.X[:3])
     assert np.array_equal(dataset.valid.y, [3, 4])

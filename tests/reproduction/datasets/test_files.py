@@ -1,4 +1,4 @@
-"""Official files: found, downloaded, checked."""
+"""How official files are found, downloaded and checked."""
 
 import functools
 import gzip
@@ -56,7 +56,7 @@ def test_an_unofficial_file_is_refused_with_both_checksums(tmp_path):
 
 @pytest.fixture
 def official(tmp_path, monkeypatch):
-    """Four small files that pass for the official ones."""
+    """Four small files that count as the official ones."""
     formats.mnist(tmp_path / "server")
     for path in (tmp_path / "server").iterdir():
         monkeypatch.setitem(data_files.CHECKSUMS, path.name, formats.md5(path.read_bytes()))
@@ -74,7 +74,7 @@ def test_missing_files_are_downloaded_once(tmp_path, official, monkeypatch):
     assert same(mnist, datasets.load("mnist", data))  # no server any more
 
 
-def test_a_broken_mirror_gives_way_to_the_next(tmp_path, official, monkeypatch):
+def test_after_a_broken_mirror_the_next_one_is_tried(tmp_path, official, monkeypatch):
     formats.mnist(tmp_path / "wrong", seed=1)
     with (
         formats.server(official) as (good, asked),
@@ -176,7 +176,7 @@ def test_a_directory_of_a_name_that_python_cannot_decode(tmp_path):
     assert len(datasets.load("mnist", folder, allow_unofficial=True).train.y) == 50
 
 
-def test_what_is_no_directory(tmp_path, monkeypatch):
+def test_a_path_that_is_not_a_directory(tmp_path, monkeypatch):
     (tmp_path / "file").write_bytes(b"")
     os.mkfifo(tmp_path / "fifo")
     for name in ("file", "fifo"):

@@ -1,4 +1,4 @@
-"""What holds of every data set."""
+"""What holds for every data set."""
 
 import functools
 

@@ -44,7 +44,7 @@ def test_arrays(compressed, values, kind):
     assert np.array_equal(matlab.array(matlab.find(file, "first")), IMAGES)  # it may come before
 
 
-def test_what_is_no_array_of_real_numbers():
+def test_a_variable_that_is_not_an_array_of_real_numbers():
     objects = np.empty((1, 1), object)
     objects[0, 0] = np.zeros(3)
     file = mat(complex=np.ones((2, 1)) * 1j, text="abc", cells=objects)

@@ -1,4 +1,4 @@
-"""Data of one's own: read, split and preprocessed, or refused in one line."""
+"""The user's own data is read, split and preprocessed, or refused in one line."""
 
 import functools
 import os
@@ -57,7 +57,7 @@ def test_a_random_sixth_of_the_training_images_validates(tmp_path):
         assert np.array_equal(split.y, targets)
 
 
-def test_validation_images_of_their_own(tmp_path):
+def test_given_validation_images(tmp_path):
     content = letters(valid=26, classes=2)
     loaded = datasets.load("mnist", save(tmp_path, content), train_size=50)
     assert loaded.classes == 2

@@ -1,4 +1,4 @@
-"""What is made of the files of a data set is kept, and made again if it is not what was made."""
+"""Prepared files are kept, and made again if their inputs or their content change."""
 
 import contextlib
 import errno
@@ -40,7 +40,7 @@ def again(path):
     return f"{path} is damaged, or was made of other files or by another version: making it again\n"
 
 
-def test_it_is_kept_until_its_inputs_or_its_version_change(tmp_path, monkeypatch, capfd):
+def test_a_file_is_kept_until_its_inputs_or_its_version_change(tmp_path, monkeypatch, capfd):
     formats.mnist(tmp_path)
     first = load(tmp_path)
     path = tmp_path / "binaryconnect" / "mnist.hdf5"
@@ -108,7 +108,7 @@ def fifo_for_note(path):
     [reverse_labels, large_label, no_features, no_split, cut, fifo]
     + [no_note, damaged_note, another_note, fifo_for_note],
 )
-def test_what_is_not_as_it_was_made_is_made_again(tmp_path, capfd, change):
+def test_a_changed_file_is_made_again(tmp_path, capfd, change):
     formats.mnist(tmp_path)
     first = load(tmp_path)
     path = tmp_path / "binaryconnect" / "mnist.hdf5"
@@ -155,7 +155,7 @@ def test_a_file_with_a_right_checksum_and_wrong_labels_is_refused(tmp_path):
     )
 
 
-def test_an_open_file_stays_when_another_takes_its_place(tmp_path):
+def test_an_open_file_stays_readable_when_it_is_replaced(tmp_path):
     def make(value):
         def write(path):
             with h5py.File(path, "w") as file:
@@ -175,7 +175,7 @@ def test_an_open_file_stays_when_another_takes_its_place(tmp_path):
 
 
 def test_two_runs_on_different_data_with_one_cache(tmp_path):
-    """Loads at the same time get the data of their own files."""
+    """If both load at the same time, each gets the data of its own files."""
     expected = {}
     for seed in (0, 1):
         folder = tmp_path / str(seed)
@@ -208,7 +208,7 @@ def start(code, *arguments):
     )
 
 
-def test_a_wait_says_so(tmp_path, capfd):
+def test_a_wait_is_announced(tmp_path, capfd):
     formats.mnist(tmp_path)
     folder = tmp_path / "binaryconnect"
     folder.mkdir()

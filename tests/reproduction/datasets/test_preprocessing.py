@@ -1,4 +1,4 @@
-"""Against the values of pylearn2 that the released code preprocessed its images with."""
+"""The preprocessing gives the same values as pylearn2, which the released code used."""
 
 from pathlib import Path
 
@@ -95,7 +95,7 @@ def test_parity_with_pylearn2():
         reason="pylearn2 is not installed; requirements-pylearn2.txt says how",
     )
     X = np.random.RandomState(3).randint(256, size=(20, 3, 8, 8)).astype(np.float32)
-    X[0] = 7  # an image without contrast is left undivided
+    X[0] = 7  # an image without contrast, which is not divided
     for scale in (1.0, 55.0):
         theirs = pylearn2.global_contrast_normalize(X.reshape(20, -1), scale=scale)
         assert_close(preprocessing.global_contrast_normalize(X, scale), theirs.reshape(X.shape))

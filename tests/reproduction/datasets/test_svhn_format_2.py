@@ -1,4 +1,4 @@
-"""SVHN's .mat files: converted as Fuel does, in one go or in two."""
+"""SVHN's .mat files are converted as Fuel does, also after an interruption."""
 
 import functools
 import os
@@ -37,8 +37,8 @@ def test_fuel_reads_the_converted_svhn(svhn, monkeypatch):
         assert np.array_equal(found.data_sources[1][:, 0], labels % 10)
 
 
-def test_a_killed_conversion_goes_on_where_it_was(svhn, svhn_copy, monkeypatch):
-    """Killed by SIGKILL in the middle of the second block, that is in the training images."""
+def test_a_killed_conversion_is_resumed(svhn, svhn_copy, monkeypatch):
+    """SIGKILL comes in the middle of the second block, which holds training images."""
     code = (
         "import os, signal, sys\n"
         "from reproduction import datasets\n"
@@ -73,7 +73,7 @@ def test_a_killed_conversion_goes_on_where_it_was(svhn, svhn_copy, monkeypatch):
         assert np.array_equal(one.y, other.y)
 
 
-def test_what_a_killed_conversion_left_is_not_used_for_other_files(svhn, svhn_copy):
+def test_an_unfinished_conversion_is_not_used_for_other_files(svhn, svhn_copy):
     folder = svhn_copy / "binaryconnect"
     folder.mkdir()
     (folder / "svhn_format_2.hdf5.0123.partial").write_bytes(b"of other files")
@@ -185,7 +185,7 @@ def test_a_damaged_rest_of_a_conversion_is_not_resumed(svhn, svhn_copy, monkeypa
         with pytest.raises(KeyboardInterrupt):
             datasets.load("svhn", svhn_copy, allow_unofficial=True)
     (left,) = (svhn_copy / "binaryconnect").glob("*.partial")
-    if damage is None:  # of other numbers of images
+    if damage is None:  # other numbers of images
         left.unlink()
         svhn_format_2._allocate(left, np.array([0, 1, 2, 3]))
     else:
@@ -215,7 +215,7 @@ def test_numbers_of_images(tmp_path, monkeypatch, shape):
 
 
 def test_images_that_are_stored_as_other_numbers(tmp_path):
-    """MATLAB may store a class in a smaller type; double's bytes would fill more than the place."""
+    """MATLAB may store a class in a smaller type; doubles would need more room."""
     path = tmp_path / "test_32x32.mat"
     scipy.io.savemat(path, {"X": np.zeros((32, 32, 3, 2)), "y": np.ones((2, 1))})
     content = path.read_bytes()

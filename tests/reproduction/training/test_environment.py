@@ -59,7 +59,7 @@ def test_process(monkeypatch):
     assert environment.process()["peak_memory"] >= grown
 
 
-def test_versions_are_those_of_what_is_imported(monkeypatch):
+def test_versions_of_imported_packages(monkeypatch):
     monkeypatch.setattr("numpy.__version__", "1.24.0")
     monkeypatch.delitem(sys.modules, "fuel", raising=False)
     versions = environment.environment()["versions"]
@@ -75,7 +75,7 @@ def test_commit_of_a_copy_without_git(tmp_path, monkeypatch):
     assert environment.commit() == {"git_commit": "0123abc", "git_dirty": None}
 
 
-def test_commit_where_variables_name_another_repository(tmp_path, monkeypatch):
+def test_commit_if_variables_name_another_repository(tmp_path, monkeypatch):
     for name in ("ours", "other"):
         git = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-C", tmp_path / name]
         (tmp_path / name).mkdir()

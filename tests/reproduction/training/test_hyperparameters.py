@@ -18,7 +18,7 @@ from reproduction.training.hyperparameters import TEST_WEIGHTS
 TABLE1 = [hp for hp in cifar10.ROWS if "optimizer" in hp.choices]
 
 
-def test_kinds_of_test_weights_are_the_methods():
+def test_the_names_of_test_weights_equal_those_of_binary_connect():
     assert TEST_WEIGHTS == binary_connect.TEST_WEIGHTS
 
 
@@ -85,7 +85,7 @@ def test_hyperparameters_do_not_load_theano():
     assert subprocess.run([sys.executable, "-c", code], cwd=original_stack.ROOT).returncode == 0
 
 
-def test_steps_of_an_epoch_are_full_batches():
+def test_an_epoch_has_full_batches_only():
     assert cifar10.PAPER.steps(45000) == 900
     assert svhn.PAPER.steps(598388) == 11967
     assert mnist.PAPER.steps(199) == 0

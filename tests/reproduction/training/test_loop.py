@@ -86,7 +86,7 @@ def test_record(tmp_path):
     [(SMALL, "real"), (RELEASED, "ensemble"), (THEANO, "binary"), (TORCH7, "binary")],
     ids=["paper", "release", "bnn-theano", "bnn-torch7"],
 )
-def test_interrupted_run_ends_as_an_uninterrupted_one(tmp_path, monkeypatch, hp, test_weights):
+def test_an_interrupted_run_gives_the_same_result(tmp_path, monkeypatch, hp, test_weights):
     whole = run(hp, tmp_path / "whole", test_weights=test_weights)
 
     monkeypatch.setattr(loop, "CHECKPOINT_INTERVAL", 0)
@@ -167,7 +167,7 @@ def test_killed_and_terminated_process_continues_bit_identically(tmp_path):
 
 
 class Mean:
-    """Stands for a model without compiling: its one parameter follows the mean image."""
+    """A stand-in for a model, without compilation: its only parameter follows the mean image."""
 
     kernels = ()
 
@@ -205,10 +205,10 @@ def without_compiling(monkeypatch):
 
 
 class Killed(BaseException):
-    """Of a process that does nothing more."""
+    """A kill: the process does nothing more."""
 
 
-# What changes files on the path of the record.
+# The calls that change files while a record is written.
 CALLS = ("mkdir", "fsync", "replace", "unlink")
 
 
@@ -273,7 +273,7 @@ def test_a_signal_within_an_epoch_keeps_the_last_whole_epoch(
 
     def step(*args):
         steps.append(args)
-        if len(steps) == 25:  # of ten an epoch
+        if len(steps) == 25:  # an epoch has ten steps
             signal.raise_signal(signal.SIGINT)
         return train_step(*args)
 
@@ -320,7 +320,7 @@ def test_a_job_that_slurm_starts_again_is_the_same_run(tmp_path, monkeypatch, wi
         step = Mean.train_step
 
         def interrupted(*args):
-            if next(calls) == 25:  # of ten an epoch
+            if next(calls) == 25:  # an epoch has ten steps
                 signal.raise_signal(signal.SIGTERM)
             return step(*args)
 

@@ -27,7 +27,7 @@ def test_ensemble_averages_the_outputs_of_several_networks():
     assert model.samples == ENSEMBLE_SIZE
 
 
-def test_evaluation_of_an_ensemble_is_that_of_the_mean_outputs():
+def test_an_ensemble_is_evaluated_by_its_mean_outputs():
     split = toy().test
     targets = 2 * np.eye(10, dtype=np.float32) - 1
     right = targets[split.y]
@@ -61,7 +61,7 @@ def test_statistics_of_the_test_weights():
 
 
 @pytest.mark.parametrize("hp", [SMALL, dataclasses.replace(RELEASED, method="deterministic")])
-def test_statistics_that_are_the_test_weights_already_stay(hp):
+def test_statistics_that_belong_to_the_test_weights_are_kept(hp):
     model = Model(mnist.build_network(hp), hp, "binary")
     before = model.parameter_values()
     assert not model.renew_statistics(toy().train)

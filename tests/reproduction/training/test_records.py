@@ -91,13 +91,13 @@ def test_damaged_run(tmp_path, changes, reason):
     ids=["empty", "list", "null", "nothing", "deep list", "deep object", "long number"],
 )
 @pytest.mark.parametrize("read", [read_run, read_evaluation])
-def test_text_that_is_no_record(tmp_path, read, content):
+def test_text_that_is_not_a_record(tmp_path, read, content):
     path = write(tmp_path / "file", content)
     with pytest.raises(UserError, match=r"/file is damaged \(.*\); do this$"):
         read(path, "do this")
 
 
-def test_a_clock_that_was_set_back_is_no_damage(tmp_path):
+def test_a_clock_that_was_set_back_is_not_damage(tmp_path):
     path = write(tmp_path / "run.json", {**RUN, "seconds": -3596.0})
     assert read_run(path, "")["seconds"] == -3596.0
 

@@ -77,7 +77,7 @@ def test_finish_leaves_model_and_record(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == files
 
 
-def test_what_a_killed_process_was_writing_is_removed(tmp_path):
+def test_unfinished_files_of_a_killed_process_are_removed(tmp_path):
     (tmp_path / ".checkpoint.npz.1.part").touch()
     folder(tmp_path).__exit__()
     assert not list(tmp_path.iterdir())
@@ -218,7 +218,7 @@ def test_checkpoint_with_wrong_progress(tmp_path, changes, reason):
 
 
 @pytest.mark.parametrize("text", ["[" * 100000, "[]", "[1, 2]", "[{}, null]", "nothing"])
-def test_checkpoint_that_is_no_progress(tmp_path, text):
+def test_checkpoint_without_progress(tmp_path, text):
     with folder(tmp_path) as run:
         content = npz(progress=text, **snapshot().arrays())
         (tmp_path / "checkpoint.npz").write_bytes(content)
