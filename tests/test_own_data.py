@@ -18,7 +18,7 @@ from reproduction.experiments import ROWS
 from reproduction.report.runs import read_runs
 from reproduction.training import command_line, loop
 
-pytestmark = pytest.mark.usefixtures("no_other_data")
+pytestmark = [pytest.mark.usefixtures("no_other_data"), pytest.mark.slow]
 SMALL = {"num_units": 12, "batch_size": 20, "LR_start": 0.1}
 PLACES = [np.s_[2:26, 12:16], np.s_[12:16, 2:26], np.s_[2:26:5]]  # of the ink of three letters
 
@@ -165,6 +165,6 @@ def test_too_few_images(tmp_path, capsys):
     path, *_ = save(tmp_path)
     assert train(mnist, mnist.PAPER, path, tmp_path) == 2
     assert capsys.readouterr().err == (
-        "mnist: 100 training images are fewer than a batch of 200, so that nothing would be "
-        "trained; give more\n"
+        "mnist: 100 training images do not fill a batch of 200, so nothing would be trained; give "
+        "more\n"
     )

@@ -12,7 +12,7 @@ import mnist
 import svhn
 from reproduction.datasets import preprocessing
 from reproduction.datasets.dataset import Dataset, Split
-from reproduction.deploy import c_source, export, predict
+from reproduction.deploy import c_source, export, onnx_graph, predict
 
 MLP = {"num_units": 12, "batch_size": 20}
 CNN = {"filters": 2, "units": 9, "batch_size": 20}
@@ -110,7 +110,16 @@ def test_command(tmp_path, capsys, monkeypatch):
     run.path, run.dataset = tmp_path, lambda data: dataset
     monkeypatch.setattr(export, "TrainedRun", lambda path: run)
     monkeypatch.setattr("reproduction.datasets.load", lambda *arguments, **options: raw)
-    assert export.main([str(tmp_path), "--c", str(tmp_path / "c")]) == 0
+
+    def make(graph, images):
+        outputs = predict.load(tmp_path / "deployed.npz").outputs(images)
+        return b"qonnx" if graph.description["qonnx"] else b"onnx file", outputs
+
+    monkeypatch.setattr(onnx_graph, "make", make)
+    files = {f"--{name}": str(tmp_path / name) for name in ("c", "onnx", "qonnx")}
+    assert export.main([str(tmp_path), *(part for item in files.items() for part in item)]) == 0
+    assert (tmp_path / "onnx").read_bytes() == b"onnx file"
+    assert (tmp_path / "qonnx").read_bytes() == b"qonnx"
     deployed = predict.load(tmp_path / "deployed.npz")
     source = tmp_path / "c/mnist_paper_deterministic.c"
     outputs = deployed.outputs(pixels)
@@ -122,4 +131,6 @@ def test_command(tmp_path, capsys, monkeypatch):
         "classes equal to Theano's: 230 of 230 test images",
         "weights: 39,264 bytes as float32, 1,227 here, 32.0 times less",
         f"{source}: scores differ by at most {difference:.1e}, {classes_equal}",
+        f"{tmp_path}/onnx: 9 bytes; scores differ by at most 0.0e+00, {classes_equal}",
+        f"{tmp_path}/qonnx: 5 bytes; scores differ by at most 0.0e+00, {classes_equal}",
     ]
