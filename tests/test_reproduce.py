@@ -37,7 +37,7 @@ def add(machine, name, text):
 
 
 def refused(machine, message):
-    done = reproduce("quick", root=machine, PATH=str(machine / "bin"))
+    done = reproduce("check", root=machine, PATH=str(machine / "bin"))
     assert (done.returncode, done.stderr) == (2, f"reproduce: {message}\n")
     assert not list(machine.glob(".venv/*/complete"))
 
@@ -84,7 +84,7 @@ def test_interrupted_installation_is_not_used(machine):
     add(machine, "g++", "")
     add(machine, "python3.11", 'case "$1 $2" in "-m venv") mkdir -p "$3/bin"; exit 1 ;; esac')
     for _ in range(2):
-        done = reproduce("quick", root=machine, PATH=str(machine / "bin"))
+        done = reproduce("check", root=machine, PATH=str(machine / "bin"))
         assert done.returncode != 0
         assert "making the pinned environment" in done.stderr
         assert not list(machine.glob(".venv/*/complete"))
@@ -190,7 +190,7 @@ def test_a_folder_with_a_colon(machine):
     folder = machine / "a:b"
     folder.mkdir()
     shutil.copy(ROOT / "reproduce", folder)
-    done = reproduce("quick", root=folder, PATH=str(machine / "bin"))
+    done = reproduce("check", root=folder, PATH=str(machine / "bin"))
     assert (done.returncode, done.stderr) == (
         2,
         f"reproduce: {folder} has a colon in its name, which Python's search path cannot hold; "

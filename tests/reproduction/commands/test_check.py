@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import math
 import re
@@ -130,3 +131,20 @@ def test_fewer_runs_than_ten_are_no_reference(capsys):
     with pytest.raises(SystemExit):
         check.main(["--record", "9"])
     assert "argument --record: '9' is not an integer from 10 to " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["mnist", "digits"])
+def test_recorded_runs_have_the_settings_of_a_check(name):
+    reference = check.read_reference(name)
+    assert reference["train_images"] == {"mnist": check.TRAIN_SIZE, "digits": 1200}[name]
+    for method in METHODS:
+        row = check.EXPERIMENTS[name].row("paper", method)
+        hp = dataclasses.replace(row, **check.SETTINGS[name])
+        assert reference["rows"][method]["hyperparameters"] == dataclasses.asdict(hp)
+
+
+def test_ranges_on_mnist_tell_methods_apart():
+    rows = check.read_reference("mnist")["rows"]
+    ranges = {method: check.expected(row["test_errors"]) for method, row in rows.items()}
+    assert ranges["deterministic"][1] < ranges["stochastic"][0]
+    assert ranges["stochastic"][1] < ranges["dropout"][0]
