@@ -58,7 +58,8 @@ def sweep(options):
             raise UserError(f"{results} has a sweep running; wait for it to end") from None
     with lock:
         for dataset in dict.fromkeys(job.folder.parts[-3] for job in jobs):
-            if "--data" not in options.options:  # which a run checks itself
+            # A run checks data that are named itself.
+            if not any(option.startswith("--data") for option in options.options):
                 datasets.load(
                     dataset, allow_unofficial="--allow-unofficial-data" in options.options
                 )
@@ -85,13 +86,6 @@ def sweep(options):
             f"{len(failed)} of {len(jobs)} runs failed (see above); the others are finished"
         )
     print(f"{len(jobs)} runs are finished; {results / 'README.md'} compares them")
-
-
-def check_data(jobs, options):
-    """Find, download and check the data once, so that no job has to. Raises a UserError."""
-    data = options[options.index("--data") + 1] if "--data" in options[:-1] else None
-    for dataset in dict.fromkeys(job.folder.parts[-3] for job in jobs):
-        datasets.load(dataset, data, "--allow-unofficial-data" in options)
 
 
 def resources(options, memory):

@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 
 import original_stack
+from original_stack.command_line import Parser
 from original_stack.errors import UserError, open_regular, reading
 
 from reproduction.experiments import ROWS
@@ -106,6 +107,14 @@ def missing(compared):
     return [next(free) for _ in range(compared.enough - len(done))]
 
 
+def own_data(options):
+    """What data of one's own among the options of a run is called, or None."""
+    parser = Parser(prog="sweep", add_help=False, allow_abbrev=False)
+    parser.add_argument("--data", default="")
+    data = parser.parse_known_args(options)[0].data
+    return Path(data).stem if data.endswith(".npz") else None
+
+
 def plan(options):
     """The runs of a sweep that are not finished, in the order of the tables.
 
@@ -125,7 +134,7 @@ def plan(options):
         tuple(c.published[key] for key in ("dataset", "protocol", "method")): c
         for c in comparisons(runs)
     }
-    jobs = []
+    jobs, own = [], own_data(options.options)
     for row in rows(options.rows):
         compared = of_row.get(row)
         if options.seeds:
@@ -144,7 +153,10 @@ def plan(options):
             job = Job(
                 f"{dataset}-{protocol}-{method}-seed-{seed}",
                 arguments,
-                results / dataset / f"{protocol}-{method}" / f"seed-{seed}",
+                results
+                / (f"{dataset}-{own}" if own else dataset)
+                / f"{protocol}-{method}"
+                / f"seed-{seed}",
                 MEMORY[dataset],
                 seconds,
                 threads,

@@ -86,6 +86,17 @@ def test_options_go_to_every_run(tmp_path):
     assert job.seconds > 3 * 86400
 
 
+@pytest.mark.parametrize("given", [["--data=x/letters.npz"], ["--data", "letters.npz"]])
+def test_own_data_has_a_folder_of_its_own(tmp_path, given):
+    for name, finished in (("mnist", True), ("mnist-letters", False)):
+        folder = tmp_path / name / "paper-none" / "seed-1"
+        folder.mkdir(parents=True)
+        (folder / "run.json").write_text(json.dumps({"finished": finished, "epochs_done": 5}))
+    (job,) = plan.plan(options(tmp_path, rows="mnist:paper:none", seeds="1", options=given))
+    assert job.folder == tmp_path / "mnist-letters/paper-none/seed-1"
+    assert job.epochs_done == 5
+
+
 def test_a_damaged_record_is_named(tmp_path):
     folder = tmp_path / "digits" / "paper-none" / "seed-1"
     folder.mkdir(parents=True)
