@@ -1,5 +1,7 @@
 """The reproduction in three pages, with the headings of ReScience: results/article.md."""
 
+from collections import Counter, defaultdict
+
 from reproduction.report.claims import VERDICTS, claims, counted, verdicts
 from reproduction.report.markdown import MADE, NAMES, table
 from reproduction.report.page import comparison_table, unofficial_table
@@ -18,7 +20,7 @@ networks whose weights are +1 or -1 in the forward and backward passes, while re
 are updated and clipped. [Binarized Neural Networks](https://arxiv.org/abs/1602.02830)
 (Courbariaux, Hubara, Soudry, El-Yaniv and Bengio, 2016) binarizes the activations too. We train
 their published experiments on MNIST, CIFAR-10 and SVHN: {rows} rows of three tables. The claims
-are
+are:
 
 {claims}
 
@@ -42,6 +44,8 @@ are never judged. The [report](README.md#how-to-read) gives the rule in full, an
 that a number of seeds can show.
 
 ## Results
+
+Verdicts of the {rows} rows: {judged}.
 
 {tables}
 
@@ -111,6 +115,10 @@ def article(findings, pictures):
         confidence=CONFIDENCE,
         margin=MARGIN,
         enough=ENOUGH_RUNS,
+        judged=", ".join(
+            f"*{verdict}* {number}"
+            for verdict, number in sorted(Counter(c.verdict for c in compared).items())
+        ),
         tables=_tables(compared),
         title=title,
         picture=picture,
@@ -143,15 +151,13 @@ def _verdicts(found):
 
 def _open(compared, epochs):
     """The rows without a verdict: runs that each lacks, and their time."""
-    lines = []
+    groups = defaultdict(list)
     for c in compared:
-        if c.verdict in ("reproduced", "differs", "not judged"):
-            continue
-        seconds, threads, _ = time_of_a_run(c, epochs)
-        time = f"{duration(seconds)}, {threads_of(threads)}" if seconds else "not measured"
-        lacking = max(0, c.enough - len(c.runs)) or "more"
-        lines.append([NAMES[c.row[0]], c.name, c.verdict, lacking, time])
-    if not lines:
-        return "Every row has its verdict."
-    header = ["data set", "row", "now", "runs lacking at least", "time of a run"]
-    return table(header, lines)
+        if c.verdict not in ("reproduced", "differs", "not judged"):
+            seconds, threads, _ = time_of_a_run(c, epochs)
+            time = f"{duration(seconds)}, {threads_of(threads)}" if seconds else "not measured"
+            lacking = max(0, c.enough - len(c.runs)) or "more"
+            groups[NAMES[c.row[0]], c.verdict, lacking, time].append(c.name)
+    lines = [[name, "; ".join(rows), *others] for (name, *others), rows in groups.items()]
+    header = ["data set", "rows", "now", "runs that each lacks", "time of a run"]
+    return table(header, lines) if lines else "Every row has its verdict."

@@ -5,7 +5,7 @@ import json
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 import original_stack
 from original_stack.errors import UserError, open_regular, reading
@@ -48,10 +48,11 @@ class Machine(TypedDict):
     """That measured them."""
 
     processor: str
+    device: NotRequired[str]  # of OpenCL
 
 
 class Xnor(TypedDict):
-    """results/benchmarks/xnor.json."""
+    """results/benchmarks/xnor.json, of a processor, and opencl-gpu.json."""
 
     weights_bytes: Bytes
     machine: Machine
@@ -72,7 +73,7 @@ class Findings:
         See `read_benchmarks`.
     multiplications : dict of Multiplications
         By network; empty if nothing is recorded.
-    xnor : Xnor or None
+    xnor, gpu : Xnor or None
     networks : list of Deployed
     """
 
@@ -82,6 +83,7 @@ class Findings:
     epochs: dict = field(default_factory=dict)
     multiplications: dict[str, Multiplications] = field(default_factory=dict)
     xnor: Xnor | None = None
+    gpu: Xnor | None = None
     networks: list[Deployed] = field(default_factory=list)
 
     @property
@@ -119,6 +121,7 @@ def read(results, rows):
     for name, file, kind, command in (
         ("multiplications", "multiplications.json", dict[str, Multiplications], "multiplications"),
         ("xnor", "benchmarks/xnor.json", Xnor, "benchmark xnor"),
+        ("gpu", "benchmarks/opencl-gpu.json", Xnor, "benchmark xnor --opencl"),
     ):
         path = results / file
         try:

@@ -183,11 +183,12 @@ def comparison_table(compared):
     """Published rows, each a Comparison, as a table."""
     lines = [
         [c.published["protocol"], c.published["label"], _value(c.published), _mean(c)]
-        + [_spread(c.errors), len(c.errors), _span(*c.interval) if c.interval else "", _delta(c)]
-        + [f"**{c.verdict}**", c.published["deviations"].replace(" ", ", ")]
+        + [f"**{c.verdict}**", _spread(c.errors), len(c.errors)]
+        + [_span(*c.interval) if c.interval else "", _delta(c)]
+        + [c.published["deviations"].replace(" ", ", ")]
         for c in compared
     ]
-    header = "protocol,method,published,obtained,std,seeds,95% interval,difference,verdict"
+    header = "protocol,method,published,obtained,verdict,std,seeds,95% interval,difference"
     return table([*header.split(","), "deviations"], lines)
 
 

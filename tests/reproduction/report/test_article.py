@@ -13,8 +13,9 @@ def test_article_without_runs(tmp_path):
     text = write(tmp_path)
     assert "No row has been run in its published setting yet." in text
     assert "MNIST, not yet run, needed" in " ".join(text.split())
-    assert "| MNIST | No regularizer | missing | 3 | not measured |" in text
-    assert "| CIFAR-10 | No regularizer | missing | 1 | not measured |" in text
+    rows = "No regularizer; BinaryConnect (det.); BinaryConnect (stoch.); 50% Dropout"
+    assert f"| MNIST | {rows} | missing | 3 | not measured |\n" in text
+    assert "Verdicts of the 23 rows: *missing* 23." in text
 
 
 def test_numbers_of_the_article_are_those_of_the_runs(tmp_path):
@@ -23,10 +24,11 @@ def test_numbers_of_the_article_are_those_of_the_runs(tmp_path):
     for seed, error in ((1, 1.0), (2, 1.3), (3, 1.6)):
         add_run(tmp_path, method="none", seed=seed, test_error=error)
     text = write(tmp_path)
+    assert "Verdicts of the 23 rows: *missing* 21, *not enough runs* 1, *reproduced* 1." in text
     assert "from 6 finished runs" in text
     assert "1.16, 1.18, 1.20 % by seed" in text
     assert "took 24 CPU hours" in text
     assert "![A title](figures/comparison.svg)" in text
     assert "| paper | BinaryConnect (stoch.) | 1.18 ± 0.04 (6 runs) | 1.18 |" in text
-    assert "| MNIST | BinaryConnect (stoch.) |" not in text  # it has its verdict
+    assert "| MNIST | BinaryConnect (det.); 50% Dropout | missing | 3 | not measured |" in text
     assert "| MNIST | No regularizer | not enough runs | more | 2.0 hours, 2 threads |" in text

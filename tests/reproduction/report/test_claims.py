@@ -220,6 +220,21 @@ def test_speeds_are_those_of_a_cpu(tmp_path):
     ]
 
 
+def test_speeds_of_a_gpu_take_the_place_of_those_of_a_cpu(tmp_path):
+    (tmp_path / "benchmarks").mkdir()
+    (tmp_path / "benchmarks" / "xnor.json").write_text(json.dumps(XNOR))
+    network = {"task": "network", "size": 4096, "images": 10000}
+    network["over"] = {"xnor": {"plain float kernel": 7.5, "CLBlast sgemm": 3.0}}
+    record = {**XNOR, "machine": {"processor": "A processor", "device": "A GPU"}}
+    record["records"] = [network]
+    (tmp_path / "benchmarks" / "opencl-gpu.json").write_text(json.dumps(record))
+    assert list(lines(tmp_path, "Speed of XNOR").values()) == [
+        ("", "not tested"),
+        ("", "not tested"),
+        ("7.5 times: xnor against plain float kernel on A GPU", "another machine"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("shares", "epochs", "obtained", "verdict"),
     [
