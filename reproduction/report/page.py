@@ -182,13 +182,12 @@ def _span(low, high):
 def comparison_table(compared):
     """Published rows, each a Comparison, as a table."""
     lines = [
-        [c.published["protocol"], c.published["label"], _value(c.published), _mean(c)]
-        + [f"**{c.verdict}**", _spread(c.errors), len(c.errors)]
-        + [_span(*c.interval) if c.interval else "", _delta(c)]
-        + [c.published["deviations"].replace(" ", ", ")]
+        [c.published["label"], _value(c.published), _mean(c), f"**{c.verdict}**"]
+        + [_spread(c.errors), len(c.errors), _span(*c.interval) if c.interval else "", _delta(c)]
+        + [c.published["protocol"], c.published["deviations"].replace(" ", ", ")]
         for c in compared
     ]
-    header = "protocol,method,published,obtained,verdict,std,seeds,95% interval,difference"
+    header = "method,published,obtained,verdict,std,seeds,95% interval,difference,protocol"
     return table([*header.split(","), "deviations"], lines)
 
 
