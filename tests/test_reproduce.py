@@ -193,7 +193,7 @@ def test_a_folder_with_a_colon(machine):
     done = reproduce("check", root=folder, PATH=str(machine / "bin"))
     assert (done.returncode, done.stderr) == (
         2,
-        f"reproduce: {folder} has a colon in its name, which Python's search path cannot hold; "
+        f"reproduce: {folder} has a colon in its name, which Python's search path does not allow; "
         "rename the folder\n",
     )
 
