@@ -182,7 +182,7 @@ def _span(low, high):
 def comparison_table(compared):
     """Published rows, each a Comparison, as a table."""
     lines = [
-        [c.published["label"], _value(c.published), _mean(c), f"**{c.verdict}**"]
+        [c.name, _value(c.published), _mean(c), f"**{c.verdict}**"]
         + [_spread(c.errors), len(c.errors), _span(*c.interval) if c.interval else "", _delta(c)]
         + [c.published["protocol"], c.published["deviations"].replace(" ", ", ")]
         for c in compared

@@ -33,6 +33,7 @@ def test_page_of_no_runs(tmp_path):
     assert cells(page, "| No regularizer | 1.30") == (
         ["No regularizer", "1.30 ± 0.04 (6 runs)", "", "**missing**", "", "0", "", "", "paper", "7"]
     )
+    assert cells(page, "| BinaryConnect (stoch.), release")[1:3] == ["1.15", ""]
     assert cells(page, "| SVHN | `./reproduce svhn --method none")[1:] == (
         ["`./reproduce svhn --method none --seed N`", "none", "not measured"]
     )
