@@ -1,6 +1,6 @@
-"""The runs below results/ beside the published figures: pages of Markdown, and figures.
+"""Compare the runs below results/ with the published figures, in pages of Markdown and in figures.
 
-Reads files only, and loads no Theano: published.csv and unofficial.csv; run.json, epochs.csv,
-first_layer.npz, evaluation.json and deployed.npz of each run; the records of `./reproduce
-multiplications` and `./reproduce benchmark`.
+This package reads only files and does not load Theano. The files are published.csv and
+unofficial.csv; run.json, epochs.csv, first_layer.npz, evaluation.json and deployed.npz of each run;
+and the records of `./reproduce multiplications` and `./reproduce benchmark`.
 """

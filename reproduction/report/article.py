@@ -29,19 +29,19 @@ of them with its statistic.
 
 ## Method
 
-The networks, hyperparameters, preprocessing and model selection are those of the papers and of
-the released code; where the two differ or neither says, `DEVIATIONS.md` numbers the choice. The
-stack is the one of 2015, Theano and Lasagne, pinned and made to run on Python 3.11. The inner
-loops of training are C++ ops that compute the same functions, each tested against plain Theano. A
-run is resumed bit for bit after an interruption, and its record names the data files by checksum,
-the versions, the processor and the commit.
+Networks, hyperparameters, preprocessing and model selection follow the papers and the released
+code. If the two differ, or both are silent, `DEVIATIONS.md` numbers the choice. The stack is that
+of 2015, Theano and Lasagne, pinned and made to run on Python 3.11. The inner loops of training are
+C++ ops that compute the same functions; each is tested against plain Theano. An interrupted run
+resumes bit for bit. The record of a run names the checksums of its data files, the versions, the
+processor and the commit.
 
 A row is judged by the {confidence:.0%} interval of the difference between our mean and the
 published error. It is *reproduced* if the interval includes zero and lies within {margin:.0%} of
-the published error, an equivalence test. Where the published figure is a mean over several runs,
-the verdict needs at least {enough} seeds. Runs in reduced settings or on unofficial data files
-are never judged. The [report](README.md#how-to-read) gives the rule in full, and the differences
-that a number of seeds can show.
+the published error, which is an equivalence test. If the published figure is a mean over several
+runs, the verdict needs at least {enough} seeds. Runs in reduced settings or on unofficial data
+files are never judged. The [report](README.md#how-to-read) gives the full rule, and the
+differences that a given number of seeds can show.
 
 ## Results
 
@@ -59,9 +59,9 @@ The verdicts of the claims:
 
 ## What was easy
 
-The released scripts give the networks and the hyperparameters of most rows exactly. The method
-itself is a page of code. The error of stochastic BinaryConnect on MNIST, {stochastic}, needed no
-search for hyperparameters.
+The released scripts give the exact networks and hyperparameters of most rows. The method itself
+is a page of code. Stochastic BinaryConnect on MNIST, {stochastic}, needed no search for
+hyperparameters.
 
 ## What was difficult
 
@@ -71,22 +71,22 @@ search for hyperparameters.
   it on (4).
 - *The channel loop that returns early.* The released normalization of SVHN returns inside its
   loop over the channels, so that only the first is normalized. The published error was very
-  probably obtained so (9).
+  probably obtained in this way (9).
 - *A table without its network.* Table 1 compares optimizers on a small network that the paper
-  does not describe, by a script that was not released. Ours is an inference (14).
-- *Rounding.* Theano changed how it rounds a half, which decides the sign of a weight of zero (1).
+  does not describe, and its script was not released. Our network is an inference (14).
+- *Rounding.* Theano changed how it rounds a half, which decides the sign of zero weights (1).
 - *Order of calls.* In 2015 the gradients of stochastic layers depended on when the test output
   was built (3), and the last images of SVHN were never tested (2).
-- *A stack that had vanished.* Lasagne imports a module that Theano removed, MNIST's home no
-  longer serves the files, and saved weights were the real ones, which users took for an error.
+- *A stack that no longer ran.* Lasagne imports a module that Theano removed, and MNIST's site no
+  longer serves the files. Saved weights are real-valued, which users took for an error.
 
 ## What would settle the open rows
 
 {open}
 
-All of them: `./reproduce sweep` runs what is missing for a verdict and skips what is finished.
-The CIFAR-10 and SVHN rows need the official files. To see whether shift-based arithmetic costs
-accuracy, the Torch7 protocol would have to be trained without shifts as well.
+`./reproduce sweep` runs what is missing for all these verdicts and skips finished runs. The
+CIFAR-10 and SVHN rows need the official files. To see whether shift-based arithmetic costs
+accuracy, the Torch7 protocol would also have to be trained without shifts.
 """
 
 
@@ -130,7 +130,8 @@ def article(findings, pictures):
 
 
 def _tables(compared):
-    """The rows that have runs in the published setting, and those on unofficial data."""
+    """The rows that have runs in the published setting, and the rows that have runs on unofficial
+    data."""
     judged = [c for c in compared if c.runs]
     parts = []
     for dataset, name in NAMES.items():
@@ -150,7 +151,7 @@ def _verdicts(found):
 
 
 def _open(compared, epochs):
-    """The rows without a verdict: runs that each lacks, and their time."""
+    """The rows without a verdict, with the number of runs that each lacks and the time of a run."""
     groups = defaultdict(list)
     for c in compared:
         if c.verdict not in ("reproduced", "differs", "not judged"):

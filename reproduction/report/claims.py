@@ -1,5 +1,5 @@
-"""The papers' claims, each with the runs or the command that tests it, what was found, and a
-verdict of its own: results/claims.md."""
+"""results/claims.md: the claims of the papers, each with the runs or the command that tests it, the
+result, and a verdict."""
 
 import statistics
 from collections import Counter
@@ -21,17 +21,17 @@ ENSEMBLE = "16"
 VERDICTS = ("holds", "does not hold", "undecided", "another machine", "unofficial data")
 VERDICTS += ("reduced setting", "not tested")
 RULE = """\
-A difference is paired by seed where the two rows share at least two seeds. Otherwise its interval
-is Welch's; a row with one run then has the binomial variance of its test error.
+A difference is paired by seed if the two rows share at least two seeds. Otherwise the interval is
+Welch's, and a row with one run has the binomial variance of its test error.
 
 - *holds*: the {confidence:.0%} interval of the difference lies wholly on the claimed side of zero.
-  Where the claim is equality or a count, it lies within ±{margin:.0%}; where something is claimed
-  not to be worse, its upper end does;
+  If the claim is equality or a count, the interval lies within ±{margin:.0%}. If the claim is that
+  something is not worse, the upper end of the interval lies within that margin;
 - *does not hold*: the interval lies wholly on the other side, or beyond the margin;
-- *undecided*: otherwise, or with fewer runs than the verdict of a row needs;
-- *another machine*: the paper's figure is that of its GPU, and ours that of the machine named, with
-  other kernels; it is shown, not judged;
-- *unofficial data*, *reduced setting*: there are only such runs; they are shown, not judged;
+- *undecided*: otherwise, or if there are fewer runs than the verdict of a row needs;
+- *another machine*: the paper measured on its GPU, and we on the machine named, with other kernels;
+  shown, but not judged;
+- *unofficial data*, *reduced setting*: there are only such runs; shown, but not judged;
 - *not tested*: there is no evidence."""
 
 
@@ -63,7 +63,7 @@ class Claim:
     ----------
     title : str
     place : str
-        Where it stands.
+        Where the papers make the claim.
     statement : str
     test : str
         The runs or the command that tests it.
@@ -93,9 +93,10 @@ def claims(findings):
         Claim(
             "Order of the methods",
             "BinaryConnect, Table 2",
-            "Stochastic binary weights give a lower test error than deterministic ones, and these "
-            "a lower one than no regularizer. Differences in percentage points.",
-            "`./reproduce DATA --method METHOD --seed N` of the rows named",
+            "Stochastic binary weights give a lower test error than deterministic binary weights, "
+            "which give a lower test error than no regularizer. Differences are in percentage "
+            "points.",
+            "`./reproduce DATA --method METHOD --seed N` of these rows",
             [
                 _order(rows, dataset, lower, higher)
                 for dataset in NAMES
@@ -106,7 +107,7 @@ def claims(findings):
             "Regularization",
             "BinaryConnect, abstract and Figure 3",
             "Binary weights regularize: the training loss is higher than without a regularizer, "
-            "and the test error is not. The loss is that of the last epoch.",
+            "and the test error is not. The training loss is taken from the last epoch.",
             "the same runs",
             [
                 _regularization(rows, dataset, method)
@@ -164,7 +165,7 @@ def claims(findings):
             "Speed of XNOR",
             "Binarized Neural Networks, section 4",
             "Products of binary matrices by XNOR and population count are faster than products of "
-            "floats. The paper's times are those of a GPU, a GTX 750, and its own GPU kernels.",
+            "floats. The paper timed its own kernels on a GPU, a GTX 750.",
             "`./reproduce benchmark xnor` on a CPU, `./reproduce benchmark xnor --opencl` on a GPU",
             _speed(findings),
         ),
@@ -205,18 +206,18 @@ def claims_page(findings):
 
 
 def verdicts(found):
-    """How often each verdict was given: a Counter."""
+    """How often each verdict was given, as a Counter."""
     return Counter(line.verdict for claim in found for line in claim.lines)
 
 
 def counted(counts):
-    """The verdicts and how many they are: "*holds* 3, *undecided* 2"."""
+    """The verdicts and how often each was given: "*holds* 3, *undecided* 2"."""
     return ", ".join(f"*{verdict}* {counts[verdict]}" for verdict in VERDICTS if counts[verdict])
 
 
 def comparable(*sides):
-    """The runs of rows in the one setting, shared by all, that counts most: as published, then on
-    unofficial data, then the longest.
+    """The runs of several rows in one setting that all rows have: the published setting if
+    possible, otherwise the published setting on unofficial data, otherwise the longest runs.
 
     Parameters
     ----------
@@ -225,8 +226,8 @@ def comparable(*sides):
     Returns
     -------
     kind : str
-        "" for the published setting, "unofficial data" or "reduced setting"; "not tested" if
-        they share none.
+        "" for the published setting, "unofficial data" or "reduced setting"; "not tested" if the
+        rows have no setting in common.
     sides : list of lists of Run
     """
     settings = set.intersection(*({run.departures for run in side} for side in sides))
@@ -257,11 +258,11 @@ def _enough(*compared):
     return all(len(c.runs) >= enough_runs(c.published) for c in compared)
 
 
-def _below(found, half, enough=True):
+def _below(difference, half, enough=True):
     """Whether a difference is below zero."""
-    if not enough or abs(found) <= half:
+    if not enough or abs(difference) <= half:
         return "undecided"
-    return "holds" if found < 0 else "does not hold"
+    return "holds" if difference < 0 else "does not hold"
 
 
 def _within(low, high, margin):
@@ -271,16 +272,16 @@ def _within(low, high, margin):
     return "does not hold" if low > margin or high < -margin else "undecided"
 
 
-def _not_above(found, half, margin):
+def _not_above(difference, half, margin):
     """Whether a difference is no larger than zero, up to a margin."""
-    if found + half <= margin:
+    if difference + half <= margin:
         return "holds"
-    return "does not hold" if found > half else "undecided"
+    return "does not hold" if difference > half else "undecided"
 
 
-def _shown(found, half, pairs, sides):
+def _shown(difference, half, pairs, sides):
     seeds = f"{pairs} seeds, paired" if pairs else " and ".join(str(len(s)) for s in sides)
-    return f"{signed(found, half)} ({seeds}{'' if pairs else ' runs'})"
+    return f"{signed(difference, half)} ({seeds}{'' if pairs else ' runs'})"
 
 
 def _with_setting(obtained, runs):
@@ -476,7 +477,7 @@ def _repetitions(rows, protocol):
 
 
 def _figure(start):
-    """The row of published.csv that is no test error and whose label starts so."""
+    """The row of published.csv that is not a test error and whose label begins with `start`."""
     return next(
         row
         for row in papers.rows()
@@ -489,13 +490,13 @@ def _about(row):
 
 
 def obtained_figures(findings, times):
-    """What was obtained beside each row of published.csv that is no test error.
+    """What was obtained for each row of published.csv that is not a test error.
 
     Parameters
     ----------
     findings : Findings
     times : dict
-        {data set: text} of the time of a run of the row that the released code trains.
+        {data set: text}, how long a run of the row takes that the released code trains.
 
     Returns
     -------

@@ -1,6 +1,5 @@
-"""The figures of the page: published errors beside ours, and the figures of the paper of our runs
-(BinaryConnect, figures 1 to 3): features and histograms of the first layer's weights, and training
-curves.
+"""The figures of the report: published errors beside ours, and for our runs the figures 1 to 3 of
+BinaryConnect, which show features and histograms of first-layer weights, and training curves.
 
 The same runs give the same files, byte by byte. A method has the same color in every figure.
 """
@@ -18,31 +17,31 @@ from matplotlib.ticker import MaxNLocator
 from reproduction.report.markdown import printable
 from reproduction.training.hyperparameters import BINARY_METHODS
 
-METHODS = {  # {method: (name, color)}; Okabe and Ito's, safe for the color-blind
+METHODS = {  # {method: (name, color)}; the colors of Okabe and Ito suit the color-blind
     "none": ("No regularizer", "#D55E00"),
     "deterministic": ("BinaryConnect (det.)", "#0072B2"),
     "stochastic": ("BinaryConnect (stoch.)", "#009E73"),
     "dropout": ("50% Dropout", "#CC79A7"),
     "bnn": ("BNN", "#E69F00"),
 }
-GROUPS = {  # {title: (data set, whether of Table 1)} of the comparison
+GROUPS = {  # panels of the comparison: {title: (data set, whether the rows are from Table 1)}
     "MNIST": ("mnist", False),
     "CIFAR-10": ("cifar10", False),
     "SVHN": ("svhn", False),
     "CIFAR-10, small network (BinaryConnect, Table 1)": ("cifar10", True),
 }
-MADE = "BinaryConnect: ./reproduce report"  # by this a picture of ours is recognized
+MADE = "BinaryConnect: ./reproduce report"  # marks a picture that this command made
 PANEL_WIDTH = 42  # characters
 STYLE = {
     "font.size": 9,
     "axes.titlesize": 9,
     "svg.hashsalt": "binaryconnect",
-    "text.parse_math": False,  # names are no formulas
+    "text.parse_math": False,  # names are not formulas
 }
 
 
 def draw(runs, compared):
-    """Draw all figures that the runs allow.
+    """Draw all figures for which there are runs.
 
     Parameters
     ----------
@@ -54,7 +53,7 @@ def draw(runs, compared):
     titles : dict
         {name: title}; the comparison is the first.
     files : dict
-        {file name: bytes} of each as SVG and PNG.
+        {file name: bytes}; each figure is an SVG and a PNG file.
     """
     titles, files = {}, {}
     with matplotlib.rc_context(STYLE):
@@ -76,7 +75,7 @@ def draw(runs, compared):
 
 
 def comparison(compared):
-    """Published errors beside ours: a row of the figure for each published row.
+    """Published errors beside ours, with one line of the figure for each published row.
 
     Parameters
     ----------
@@ -116,7 +115,7 @@ def comparison(compared):
 
 
 def _rows(axis, compared):
-    """The rows of one group: published above, ours below."""
+    """Draw the rows of one group, the published error above ours."""
     inside = []
     for c in compared:
         value, spread = (float(c.published[key] or 0) for key in ("value", "spread"))
@@ -172,7 +171,7 @@ def _rows(axis, compared):
 
 
 def choose(runs):
-    """The runs of one data set and protocol that are drawn.
+    """Choose which runs of one data set and protocol are drawn.
 
     Parameters
     ----------
@@ -181,8 +180,8 @@ def choose(runs):
     Returns
     -------
     dict
-        {method: runs of one setting, by seed}: the published setting if there is such a run,
-        otherwise the setting of the longest.
+        {method: runs of one setting, by seed}. It is the published setting if a run has it,
+        otherwise the setting of the longest run.
     """
     chosen = {}
     for method in METHODS:
@@ -205,7 +204,7 @@ def curves(chosen):
     Returns
     -------
     (Figure, title) or None
-        None if no run has what this figure needs. The other two return the same.
+        None if no run has the data for this figure. `weights` and `features` return the same.
     """
     chosen = _with(chosen, lambda run: run.epochs)
     if not chosen:
@@ -226,7 +225,7 @@ def curves(chosen):
         low = max((t for t in _ROUND if t <= least), default=_ROUND[0])
         high = min((t for t in _ROUND if t >= largest), default=_ROUND[-1])
         ticks = [t for t in _ROUND if low <= t <= high]
-        if len(ticks) > 15:  # too close to be read
+        if len(ticks) > 15:  # too close to read
             ticks = [t for t in _POWERS if low <= t <= high]
             ticks = ticks[:: 1 + len(ticks) // 15]
         for axis in group:
@@ -236,14 +235,14 @@ def curves(chosen):
     return figure, title
 
 
-_POWERS = [10.0**power for power in range(-45, 40)]  # those of float32
+_POWERS = [10.0**power for power in range(-45, 40)]  # the range of float32
 _ROUND = [digit * power for power in _POWERS for digit in (1, 2, 5)]
 
 
 def _lines(axis, runs, name, style):
-    """A line for each run, or, of three and more, their mean and the band that holds them all."""
+    """Draw a line for each run, or for three and more runs their mean and a band around all."""
     epochs = [[row["epoch"] for row in run.epochs] for run in runs]
-    # Less than float32 has is 0, which has no place on a logarithmic axis.
+    # Values below the range of float32 count as 0, which a logarithmic axis does not show.
     values = [[row[name] if row[name] >= _POWERS[0] else 0 for row in run.epochs] for run in runs]
     if not any(map(any, values)):
         return
@@ -253,7 +252,7 @@ def _lines(axis, runs, name, style):
         axis.fill_between(epochs[0], *band, color=color, alpha=0.25, linewidth=0)
         epochs, values = epochs[:1], [np.mean(values, axis=0)]
     for x, y in zip(epochs, values, strict=True):
-        marker = "o" if len(x) < 10 else None  # a line of few points hardly shows
+        marker = "o" if len(x) < 10 else None  # a line of few points is hardly visible
         axis.plot(x, y, style, color=color, linewidth=1, marker=marker, markersize=3)
 
 
@@ -296,13 +295,13 @@ def _magnitude(run):
     H, shape = run["hyperparameters"].get("H"), run.first_layer["shape"]
     if run["method"] not in BINARY_METHODS:
         return None
-    if H == "Glorot":  # fan_in + fan_out: of a kernel, both count its pixels
+    if H == "Glorot":  # for a kernel, fan_in and fan_out both count its pixels
         return math.sqrt(1.5 / ((shape[0] + shape[1]) * math.prod(shape[2:])))
     return H if isinstance(H, int | float) and abs(H) < 1e38 else None
 
 
 def features(chosen):
-    """Weights of the first units of a first layer on images of 28x28 pixels: figure 1 of the paper.
+    """Weights of the first units of a layer above images of 28x28 pixels: figure 1 of the paper.
 
     See `curves`.
     """
@@ -351,7 +350,7 @@ def _panels(chosen, subject, size=2.6):
         axis = figure.add_subplot(rows, columns, i + 1)
         seeds = ", ".join(str(run["seed"]) for run in runs)
         setting = "; ".join(runs[0].departures) or f"{runs[0]['epochs']:,} epochs, as published"
-        setting = printable(setting).encode("ascii", "replace").decode()  # the font has no others
+        setting = printable(setting).encode("ascii", "replace").decode()  # the font has only ASCII
         heading = f"{METHODS[method][0]}, seed{'s' * (len(runs) > 1)} {seeds}"
         lines = [line for text in (heading, setting) for line in textwrap.wrap(text, PANEL_WIDTH)]
         axis.set_title("\n".join(lines))

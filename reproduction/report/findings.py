@@ -1,4 +1,4 @@
-"""All that the pages are made of, read from a folder of results."""
+"""Read all that the pages need from a folder of results."""
 
 import csv
 import json
@@ -21,15 +21,15 @@ INEXACT = original_stack.ROOT / "results" / "unofficial.csv"
 
 
 class Multiplications(TypedDict):
-    """Of a network, in results/multiplications.json."""
+    """The counts of a network in results/multiplications.json."""
 
-    training: Percent  # that have a binary operand, in a training step ...
-    test: Percent  # ... and in the products at test time
+    training: Percent  # share with a binary operand in a training step
+    test: Percent  # share with a binary operand in the products at test time
     parts: dict[str, dict[str, Count]]
 
 
 class Timed(TypedDict):
-    """A product or a network in results/benchmarks/xnor.json."""
+    """The time of a product or a network in results/benchmarks/xnor.json."""
 
     task: str
     size: Count
@@ -38,14 +38,14 @@ class Timed(TypedDict):
 
 
 class Bytes(TypedDict):
-    """Of the weights of the network that `./reproduce benchmark xnor` times."""
+    """The size of the weights of the network that `./reproduce benchmark xnor` times, in bytes."""
 
     float32: Count
     packed: Count
 
 
 class Machine(TypedDict):
-    """That measured them."""
+    """The machine that made the measurements."""
 
     processor: str
     device: NotRequired[str]  # of OpenCL
@@ -61,14 +61,14 @@ class Xnor(TypedDict):
 
 @dataclass
 class Findings:
-    """What a folder of results holds.
+    """The content of a folder of results.
 
     Attributes
     ----------
     runs, tuned : list of Run
-        Those of results/tuning, which chose hyperparameters, are apart.
+        `tuned` has the runs of results/tuning, which chose hyperparameters; `runs` has the others.
     notes : list of str
-        A sentence on all that is left out.
+        A sentence on everything that is left out.
     epochs : dict
         See `read_benchmarks`.
     multiplications : dict of Multiplications
@@ -138,8 +138,8 @@ def read(results, rows):
 
 @cache
 def inexact_files():
-    """The rows of results/unofficial.csv, {md5: row}: data files that are not the official ones,
-    of which it is known how many images differ from them."""
+    """{md5: row} of results/unofficial.csv, which says how many images of some unofficial data
+    files differ from the official ones."""
     with open(INEXACT, newline="") as f:
         return {row["md5"]: row for row in csv.DictReader(f)}
 

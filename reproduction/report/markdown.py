@@ -1,19 +1,19 @@
-"""Markdown: tables, text that comes from outside, and blocks within pages that people write."""
+"""Markdown: tables, text that comes from outside, and generated blocks in hand-written pages."""
 
 from original_stack.errors import UserError, open_regular, reading, write_atomically, writing
 
-MADE = "Made by `./reproduce report` from"  # how a page of this command is recognized
+MADE = "Made by `./reproduce report` from"  # marks a page that this command made
 NAMES = {"mnist": "MNIST", "cifar10": "CIFAR-10", "svhn": "SVHN"}
 END = "<!-- end -->\n"
 
 
 def printable(value):
-    """The text of `value` on one line, with "?" for what cannot be printed, and not too long."""
+    """The text of `value` on one line, shortened, with "?" for unprintable characters."""
     return "".join(c if c.isprintable() else "?" for c in str(value)[:500])
 
 
 def text(value):
-    """`printable`, with nothing that Markdown takes for a cell, code or HTML."""
+    """`printable`, without characters that mean a cell, code or HTML in Markdown."""
     shown = printable(value)
     for character, written in (("|", "\\|"), ("`", "'"), ("<", "&lt;")):
         shown = shown.replace(character, written)
@@ -22,7 +22,7 @@ def text(value):
 
 def signed(difference, half):
     """A difference and half its interval: "+0.01 ± 0.09"."""
-    return f"{round(difference, 2) + 0.0:+.2f} ± {half:.2f}"  # 0.0: no negative zero
+    return f"{round(difference, 2) + 0.0:+.2f} ± {half:.2f}"  # + 0.0 turns -0.0 into 0.0
 
 
 def table(header, rows):
@@ -32,12 +32,12 @@ def table(header, rows):
 
 
 def update_block(path, command, content):
-    """Put what a command generates between its marks in a page.
+    """Replace the block of a page that a command generates.
 
     Parameters
     ----------
     path : path
-        The page, which has a line "<!-- made by COMMAND -->" and after it a line "<!-- end -->".
+        The page. A line "<!-- made by COMMAND -->" begins the block, a line "<!-- end -->" ends it.
     command : str
     content : str
 

@@ -1,4 +1,4 @@
-"""The trained networks that lie beside their runs, and a card for each: results/networks.md."""
+"""results/networks.md: a card for each trained network that lies beside its run."""
 
 import hashlib
 import json
@@ -15,7 +15,7 @@ from reproduction.report.runs import Run
 from reproduction.training.records import Percent, check
 
 REMEDY = "make it again from its run with ./reproduce export"
-LARGEST = 2**30  # bytes of all arrays of a file
+LARGEST = 2**30  # bytes of all arrays in a file
 HEAD = """\
 # Trained networks
 
@@ -30,13 +30,13 @@ folders of these. `./reproduce export RUN_DIR --c DIR` writes a network of a run
 
 
 class Layer(TypedDict):
-    """Of a manifest, as far as its size goes."""
+    """A layer in a manifest. Only its size is needed here."""
 
     shape: list[Annotated[int, 1, 2**31]]
 
 
 class Manifest(TypedDict):
-    """What a file says of its network."""
+    """What a file says about its network."""
 
     dataset: str
     protocol: str
@@ -53,11 +53,11 @@ class Deployed:
     ----------
     run : Run
     test_error : float
-        With the weights of the file, in percent.
+        Test error with the weights of the file, in percent.
     bytes : int
-        Of the file.
+        Size of the file.
     weights, stored : int
-        Number of the weights, and bytes that they take in the file.
+        The number of weights, and the bytes that they take in the file.
     sha256 : str
     """
 
@@ -70,7 +70,7 @@ class Deployed:
 
     @property
     def name(self):
-        """Of its file, relative to the folder of the results."""
+        """The path of the file, relative to the folder of the results."""
         return f"{self.run.name}/deployed.npz"
 
 
@@ -170,7 +170,7 @@ def _card(network):
 
 
 def errors(run):
-    """{kind of weights: test error} of a run that was evaluated, or that of its record."""
+    """{kind of weights: test error} of a run: all that were evaluated, or the error in run.json."""
     if not run.evaluation:
         return {f"{run['test_weights']} weights": run["test_error"]}
     found = {

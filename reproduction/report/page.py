@@ -1,5 +1,5 @@
-"""The texts of results/README.md and results/results.csv, and of the table of MNIST in the
-project's README.md."""
+"""The texts of results/README.md, results/results.csv and results/tuning/README.md, and of the
+table of MNIST in the project's README.md."""
 
 import csv
 import io
@@ -14,19 +14,19 @@ from reproduction.report.statistics import SEEDS, comparisons, difference, inter
 from reproduction.report.times import command, cpu_hours, duration, threads_of, time_of_a_run
 
 SMALL_NETWORK = """\
-Table 1 of BinaryConnect. The paper does not describe its small network. Ours, and its learning
-rates, are an inference (`DEVIATIONS.md`, 14). The dash is the paper's."""
+Table 1 of BinaryConnect. The paper does not describe its small network; our network and its
+learning rates are an inference (`DEVIATIONS.md`, 14). The paper prints a dash too."""
 UNOFFICIAL_DATA = """\
 These runs have the published setting, but a data file whose checksum is not the official one. They
-are not judged. The last column counts the images that are not pixel for pixel the official ones,
-where `unofficial.csv` knows the file."""
+are not judged. The last column counts the images that differ from the official ones in a pixel; it
+is known for the files in `unofficial.csv`."""
 COSTS = """\
-CPU hours of finished runs: hours times threads. The number of runs is in brackets. Evaluations,
-benchmarks and runs that were given up are not included."""
+CPU hours of finished runs, which are hours times threads. The number of runs is in brackets.
+Evaluations, benchmarks and runs that were given up are not included."""
 CURVES = """\
-Curves of three or more seeds are their mean, in a band from the lowest to the highest of them. The
-others are a line each."""
-COLUMNS = [  # of results.csv: what run.json calls it, and its unit
+Three or more seeds are drawn as their mean, in a band from the lowest to the highest seed. Fewer
+seeds are drawn as a line each."""
+COLUMNS = [  # of results.csv: the name in run.json, and the unit
     *("run", "dataset", "protocol", "method", "seed", "epochs", "best_epoch", "valid_error (%)"),
     *("test_error (%)", "test_weights", "departures", "seconds (s)", "threads", "cpu", "graph"),
     *("blas", "git_commit", "git_dirty", "lock_sha256", "official_data"),
@@ -88,7 +88,7 @@ def tuning_page(tuned):
     Parameters
     ----------
     tuned : list of Run
-        Those of results/tuning.
+        The runs of results/tuning.
     """
     lines = [
         [*run.row, text(run.name.split("/")[1]), _setting(run), f"{run['valid_error']:.2f}"]
@@ -98,21 +98,22 @@ def tuning_page(tuned):
     return f"""# Runs that chose hyperparameters
 
 {MADE} {len(tuned)} finished runs. `./reproduce tune mnist` and `./reproduce tune cifar10` made
-them, for what the papers do not record; others are whole runs of a choice that was given up. The
-choices are `DEVIATIONS.md`, 6 and 14. The lowest error of a row comes first.
+most of them, to choose hyperparameters that the papers do not record. The others are full-length
+runs of a choice that was given up. `DEVIATIONS.md`, 6 and 14, lists the choices. The lowest error
+of a row comes first.
 
 {table(header, lines)}
 """
 
 
 def mnist_table(runs, picture):
-    """What the project's README.md shows: the rows of MNIST, and the comparison of all.
+    """The block of the project's README.md: the rows of MNIST, and the comparison of all rows.
 
     Parameters
     ----------
     runs : list of Run
     picture : tuple of str
-        Title of the comparison, and its path relative to README.md.
+        The title of the comparison, and its path relative to README.md.
     """
     lines = [
         [c.name, _value(c.published), _mean(c), len(c.errors), _delta(c), f"**{c.verdict}**"]
@@ -129,10 +130,10 @@ def results_csv(runs):
     writer = csv.writer(text_of_file, lineterminator="\n")
     writer.writerow(COLUMNS)
     for run in runs:
-        found = {**run.record, "run": run.name, "departures": "; ".join(run.departures)}
-        found["graph"] = {True: "fused", False: "plain"}.get(run.record.get("fused"))
-        found["blas"] = run.record.get("versions", {}).get("blas")
-        values = [found.get(column.partition(" (")[0]) for column in COLUMNS]
+        cells = {**run.record, "run": run.name, "departures": "; ".join(run.departures)}
+        cells["graph"] = {True: "fused", False: "plain"}.get(run.record.get("fused"))
+        cells["blas"] = run.record.get("versions", {}).get("blas")
+        values = [cells.get(column.partition(" (")[0]) for column in COLUMNS]
         writer.writerow([_plain(value) for value in values])
     return text_of_file.getvalue()
 
@@ -180,7 +181,7 @@ def _span(low, high):
 
 
 def comparison_table(compared):
-    """Published rows, each a Comparison, as a table."""
+    """A table of published rows; each is a Comparison."""
     lines = [
         [c.name, _value(c.published), _mean(c), f"**{c.verdict}**"]
         + [_spread(c.errors), len(c.errors), _span(*c.interval) if c.interval else "", _delta(c)]
@@ -234,7 +235,7 @@ def _time_of_a_run(compared, benchmarks):
 
 
 def unofficial_table(compared):
-    """The rows whose runs have the published setting but unofficial data; "" if there are none."""
+    """A table of the rows whose runs have the published setting but unofficial data, or ""."""
     lines = []
     for c in compared:
         if not c.unofficial:
@@ -312,7 +313,7 @@ def _test_time_weights(runs):
         "Test error (%) of one trained model with each of the paper's three kinds of weights "
         "(section 2.6), by `./reproduce evaluate RUN_DIR`. An ensemble of n averages the outputs "
         "of n sampled networks. Recomputed statistics: the batch-norm statistics of training "
-        "belong to sampled weights, and are replaced by averages computed with the binary ones."
+        "belong to sampled weights, so they are replaced by averages computed with binary weights."
     )
     return f"{explained}\n\n{table(header, lines)}" if lines else ""
 

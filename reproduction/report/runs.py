@@ -1,6 +1,6 @@
-"""The runs below a folder of results, each with what makes it incomparable with its published row.
+"""Read the runs below a folder of results, and list in what each departs from its published row.
 
-Nothing here trusts a file: one that cannot be used is left out with a note, and the others count.
+No file is trusted. A file that cannot be used is left out with a note, and the others count.
 """
 
 import csv
@@ -22,13 +22,13 @@ from reproduction.published import published
 from reproduction.report.markdown import text
 from reproduction.training.records import read_evaluation, read_run
 
-LARGEST = 64 * 2**20  # bytes of a file of a run, first_layer.npz included
+LARGEST = 64 * 2**20  # bytes of a file of a run, including first_layer.npz
 REMEDY = "restore it or run it again"
-# Hyperparameters younger than the first records, and what the code did before they had a name.
+# Hyperparameters that early records lack, and the values that these runs had.
 BEFORE = {"LR_stages": None, "shift_based": False, "classes": 10}
 UNOFFICIAL = "unofficial data"  # the departure of a run whose files are not the official ones
 NAME = re.compile(r"[A-Za-z0-9][\w.+-]{0,63}", re.ASCII)
-PHRASES = {  # of departures that have their own; these come first
+PHRASES = {  # wording of some departures, which come first
     "width": "width {}",
     "train_size": "the first {} training images",
     "epochs": "{} epochs instead of {}",
@@ -42,17 +42,18 @@ class Run:
     Attributes
     ----------
     name : str
-        Its folder, relative to that of the results.
+        The folder of the run, relative to the folder of the results.
     record : dict
-        What run.json holds.
+        The content of run.json.
     departures : tuple of str
-        What makes it incomparable with a published error; empty: it is comparable.
+        The differences from the published setting. Without any, the run is comparable with the
+        published error.
     epochs : list of dict
         The rows of epochs.csv as numbers; empty if the file is missing or damaged.
     first_layer : dict or None
-        What first_layer.npz holds.
+        The content of first_layer.npz.
     evaluation : dict or None
-        What evaluation.json holds.
+        The content of evaluation.json.
     """
 
     name: str
@@ -71,12 +72,12 @@ class Run:
 
     @property
     def only_data_departs(self):
-        """Whether it has the published setting, but not on the official files."""
+        """Whether the run departs from the published setting only by unofficial data."""
         return len(self.departures) == 1 and self.departures[0].startswith(UNOFFICIAL)
 
     @property
     def environments(self):
-        """Those in which it ran, one after the other: dicts of versions, processor, threads."""
+        """The environments of the run in order, as dicts of versions, processor and threads."""
         return [*self.record.get("earlier", ()), self.record]
 
 
@@ -95,7 +96,7 @@ def read_runs(results, rows, tuning=False):
     -------
     runs : list of Run
     notes : list of str
-        A sentence on each run that is left out, and on each file of a run that is.
+        A sentence on each run, and on each file of a run, that is left out.
 
     Raises
     ------
@@ -105,12 +106,12 @@ def read_runs(results, rows, tuning=False):
     results = Path(results)
     runs, notes, seen = [], [], {}
     errors = []
-    found = os.walk(results, onerror=errors.append)
-    found = [Path(folder) for folder, _, files in found if {"run.json", "epochs.csv"} & {*files}]
+    walk = os.walk(results, onerror=errors.append)
+    folders = [Path(folder) for folder, _, files in walk if {"run.json", "epochs.csv"} & {*files}]
     denied = {Path(error.filename): error.strerror for error in errors}
     if results in denied:
         raise UserError(f"cannot read {results}: {denied[results]}; make it readable")
-    for folder in sorted([*found, *denied]):
+    for folder in sorted([*folders, *denied]):
         name = folder.relative_to(results).as_posix()
         if name.startswith("tuning/") != tuning:
             continue
@@ -160,15 +161,15 @@ def read_runs(results, rows, tuning=False):
 
 
 def departures(record, row):
-    """In what a run departs from its published row.
+    """The differences of a run from its published row.
 
     Parameters
     ----------
     record : dict
-        What run.json holds.
+        The content of run.json.
     row : Hyperparameters or None
-        With all of which the run's are compared. A hyperparameter of `BEFORE` that the record lacks
-        has the value given there.
+        All hyperparameters are compared. If the record lacks one of `BEFORE`, the value in `BEFORE`
+        is taken.
 
     Returns
     -------
@@ -208,12 +209,12 @@ def _shown(value):
 
 
 def _reason(error, folder):
-    """What a UserError about a file of `folder` says, without the folder."""
+    """The text of a UserError about a file of `folder`, without the folder."""
     return text(str(error).replace(f"{folder}/", ""))
 
 
 def _read_record(path):
-    """What run.json holds, if its names can be those of files and its numbers of epochs agree."""
+    """The content of run.json, if its names are valid in paths and its numbers of epochs agree."""
     record = read_run(path, REMEDY)
     with reading(path, REMEDY):
         hyperparameters = record["hyperparameters"]
@@ -249,7 +250,7 @@ def _read_first_layer(path):
         _require(types, "numbers of another type")
         _require(shape.shape in ((2,), (4,)), f"weights of {shape.size} axes")
         kept["shape"] = shape = tuple(shape.tolist())
-        units = 1 if len(shape) == 2 else 0  # the axis of which the first are kept
+        units = 1 if len(shape) == 2 else 0  # the axis of the units, of which the first are kept
         _require(1 <= weights.shape[units] <= shape[units], "more units than the layer has")
         _require(
             weights.shape == (*shape[:units], weights.shape[units], *shape[units + 1 :]),

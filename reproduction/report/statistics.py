@@ -1,4 +1,4 @@
-"""How an obtained error is judged beside a published one: intervals, differences, verdicts."""
+"""Judge an obtained error against a published one: intervals, differences and verdicts."""
 
 import math
 import statistics
@@ -9,9 +9,9 @@ import scipy.stats
 from reproduction import published as papers
 
 CONFIDENCE = 0.95
-ENOUGH_RUNS = 3  # where the published figure is a mean over several
+ENOUGH_RUNS = 3  # if the published figure is a mean over several runs
 MARGIN = 0.15  # of the published error
-POWER = 0.8  # nominal: by simulation .75 with 3 seeds, .79 with 10
+POWER = 0.8  # nominal; in simulations, it is .75 with 3 seeds and .79 with 10
 RULE = """\
 Error rates are test errors in percent, at the epoch of the lowest validation error. The interval of
 an obtained error is Student's t over the seeds. For one seed it is the Clopper-Pearson interval of
@@ -28,23 +28,23 @@ side with one run only, it takes the binomial variance of its test error instead
   one-sided tests, each at {side:.1%}, reject a difference of {margin:.0%} or more to either side;
 - *not judged*: the paper gives no figure, or does not describe the network (its Table 1);
 - *unofficial data*: the runs have the published setting, but their data files are not the official
-  ones. Such runs are listed apart with their difference and never judged;
+  ones. Such runs are listed separately, with their difference, and never judged;
 - *reduced setting*: every run of the row departs from the published setting in its size, length or
-  another hyperparameter. Such runs are listed apart and never judged;
+  another hyperparameter. Such runs are listed separately and never judged;
 - *missing*: there is no run.
 
 The margin is a choice. It is below the effect that BinaryConnect claims for CIFAR-10, where
-stochastic binary weights take away {effect:.0%} of the error, and above the binomial standard
-deviation of one error on MNIST, which is {deviation:.0%} of it. It does not tell neighboring rows
-of MNIST apart.
+stochastic binary weights remove {effect:.0%} of the error, and above the binomial standard
+deviation of an error on MNIST, which is {deviation:.0%} of the error. It does not distinguish
+neighboring rows of MNIST.
 
 All runs of a data set, ours and the published ones, are tested on the same images. The part of an
-error that is due to the choice of images is common to them, and an interval over seeds does not
+error that is due to the choice of images is common to all runs, and an interval over seeds does not
 include it. Each interval is for one row: if all {judged} rows that can be judged were reproduced,
 {differing:.1f} of them would be expected to differ by chance.
 
-Differences, in percentage points, that would be seen in at least three of four experiments if our
-errors spread as the published ones:"""
+The table gives differences in percentage points that at least three of four experiments would show
+if our errors had the same spread as the published ones:"""
 SEEDS = (3, 6, 10)
 
 
@@ -75,7 +75,7 @@ def _can_be_judged(published):
 
 
 def comparisons(runs):
-    """Each published test error of a row that is run here, beside its runs.
+    """The published test errors, each with the runs of its row.
 
     Parameters
     ----------
@@ -108,13 +108,13 @@ class Comparison:
     Attributes
     ----------
     name : str
-        Of the row, among those of its data set.
+        The name of the row, unique within its data set.
     runs : list of Run
-        Those comparable with the published error, by seed.
+        The runs that are comparable with the published error, by seed.
     unofficial : list of Run
-        Those that would be comparable if their data were official, by seed.
+        The runs that would be comparable if their data were official, by seed.
     others : list of Run
-        Those in other settings.
+        The runs in other settings.
     errors : list of float
         Test errors of `runs`, in percent.
     interval, difference : tuple of float or None
@@ -143,17 +143,17 @@ class Comparison:
 
     @property
     def row(self):
-        """Its data set, protocol and method."""
+        """The data set, protocol and method of the row."""
         return tuple(self.published[key] for key in ("dataset", "protocol", "method"))
 
     @property
     def enough(self):
-        """The least number of runs that gives a verdict."""
+        """The smallest number of runs that gives a verdict."""
         return enough_runs(self.published)
 
 
 def enough_runs(published):
-    """The least number of runs of a row of published.csv that gives a verdict."""
+    """The smallest number of runs that gives a verdict for a row of published.csv."""
     return min(ENOUGH_RUNS, int(published["runs"] or 1))
 
 
@@ -170,19 +170,20 @@ def interval(errors, images):
     Returns
     -------
     low, high : float
-        In percent: Student's t over several seeds; for one, Clopper-Pearson's binomial interval.
+        In percent. Student's t over several seeds, or for one seed Clopper-Pearson's binomial
+        interval.
     """
     if len(errors) == 1:
         wrong = scipy.stats.binomtest(round(errors[0] / 100 * images), images)
-        found = wrong.proportion_ci(CONFIDENCE, method="exact")
-        return 100 * found.low, 100 * found.high
+        share = wrong.proportion_ci(CONFIDENCE, method="exact")
+        return 100 * share.low, 100 * share.high
     mean, variance, df = _moments(errors, images)
     half = math.sqrt(variance) * scipy.stats.t.ppf((1 + CONFIDENCE) / 2, df)
     return mean - half, mean + half
 
 
 def _moments(errors, images):
-    """Mean, variance of the mean, and its degrees of freedom."""
+    """The mean, the variance of the mean, and the degrees of freedom of the variance."""
     mean = statistics.mean(errors)
     if len(errors) == 1:
         return mean, mean * (100 - mean) / images, math.inf
@@ -190,7 +191,7 @@ def _moments(errors, images):
 
 
 def difference(errors, images, published):
-    """Difference between the mean of `errors` and a published error, and half its 95% interval.
+    """The difference between the mean of `errors` and a published error, and half its interval.
 
     Parameters
     ----------
@@ -217,8 +218,8 @@ def _welch(ours, theirs):
     (mean, variance, df), (their_mean, their_variance, their_df) = ours, theirs
     total = variance + their_variance
     spread = variance**2 / df + their_variance**2 / their_df
-    found = total**2 / spread if spread else math.inf
-    half = scipy.stats.t.ppf((1 + CONFIDENCE) / 2, found) * math.sqrt(total)
+    degrees = total**2 / spread if spread else math.inf
+    half = scipy.stats.t.ppf((1 + CONFIDENCE) / 2, degrees) * math.sqrt(total)
     return mean - their_mean, half
 
 
@@ -237,7 +238,7 @@ def paired(first, second):
     half : float or None
         Student's t over the seeds; None if only one is shared.
     seeds : int
-        How many are shared.
+        How many seeds are shared.
     """
     found = [first[seed] - second[seed] for seed in first.keys() & second.keys()]
     if len(found) < 2:
@@ -272,7 +273,7 @@ def difference_of_errors(first, second, images):
 
 
 def verdict(errors, images, published):
-    """How a row of published.csv stands by `RULE`.
+    """The verdict on a row of published.csv by `RULE`.
 
     Returns
     -------
@@ -293,15 +294,15 @@ def verdict(errors, images, published):
 
 
 def visible(published, seeds):
-    """The difference that a number of seeds shows with probability `POWER`, if they spread as the
-    published ones.
+    """The difference that a number of seeds shows with probability `POWER`, if their errors have
+    the same spread as the published ones.
 
     Parameters
     ----------
     published : dict
         A row of published.csv with a spread.
     seeds : int
-        2 at least.
+        At least 2.
 
     Returns
     -------

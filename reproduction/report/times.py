@@ -1,4 +1,4 @@
-"""How long runs take: what they took, or what the benchmark says; and what all of them cost."""
+"""How long a run takes, by its record or by the benchmark, and what all runs cost."""
 
 import json
 import statistics
@@ -8,11 +8,11 @@ from original_stack.errors import UserError, open_regular, reading
 
 from reproduction.report.markdown import text
 
-# Of ./reproduce benchmark: {step: rows (data set, protocol) of its network and batch size}.
+# {step of ./reproduce benchmark: rows (data set, protocol) that have its network and batch size}
 BENCHMARKS = {
     "mnist-published": [("mnist", "paper")],
     "cifar10": [("cifar10", "paper")],
-    # Table 1's network is that of SVHN.
+    # Table 1 has the network of SVHN.
     "svhn": [
         ("svhn", "paper"),
         *(
@@ -29,7 +29,7 @@ TRAINING_IMAGES = {"mnist": 50000, "cifar10": 45000, "svhn": 598388}
 
 
 def command(dataset, protocol, method):
-    """The command line of a row's run, for any seed N."""
+    """The command line of a run of a row, for any seed N."""
     if protocol.startswith("table1-"):
         _, optimizer, scaling = protocol.split("-")
         return f"./reproduce {dataset} --optimizer {optimizer} --lr-scaling {scaling} --seed N"
@@ -38,7 +38,7 @@ def command(dataset, protocol, method):
 
 
 def read_benchmarks(results, rows):
-    """Seconds of an epoch's training steps, as ./reproduce benchmark measured them.
+    """The seconds that the training steps of an epoch take, by ./reproduce benchmark.
 
     Parameters
     ----------
@@ -85,9 +85,9 @@ def time_of_a_run(compared, benchmarks):
     -------
     seconds : float or None
     threads : int
-        That it takes so long with.
+        The number of threads with which it takes so long.
     source : str
-        What says so; "not measured".
+        Where the time comes from, or "not measured".
     """
     timed = [run for run in compared.runs if run["seconds"] > 0]
     if timed:
@@ -116,7 +116,7 @@ def threads_of(count):
 
 
 def duration(seconds):
-    """Seconds in the largest unit of which there are two: "2.3 hours"."""
+    """Seconds in the largest unit that gives at least 2: "2.3 hours"."""
     for unit, name in ((86400, "days"), (3600, "hours"), (60, "minutes")):
         if seconds >= 2 * unit:
             return f"{seconds / unit:.1f} {name}"
@@ -124,10 +124,10 @@ def duration(seconds):
 
 
 def cpu_hours(run):
-    """What a run cost: hours times threads, over all the environments in which it ran.
+    """What a run cost: hours times threads, summed over all environments in which it ran.
 
-    An earlier environment took the time until its last epoch, as epochs.csv has it; without that
-    row, as much as its share of the epochs.
+    An earlier environment took the time until its last epoch, which epochs.csv gives. Without that
+    row, its share of the time is its share of the epochs.
     """
     done, hours = 0.0, 0.0
     total = max(0.0, run["seconds"])

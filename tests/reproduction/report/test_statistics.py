@@ -107,8 +107,8 @@ def test_seeds_that_are_not_shared_are_not():
 
 def test_numbers_of_the_rule():
     text = rule()
-    assert "take away 22% of the error" in text
-    assert "which is 9% of it" in text
+    assert "remove 22% of the error" in text
+    assert "which is 9% of the error" in text
     assert "if all 17 rows that can be judged were reproduced,\n0.9 of them" in text
     assert "each at 2.5%" in text
 
