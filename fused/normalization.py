@@ -150,21 +150,22 @@ def normalized_axes(axes, input_shape):
     Parameters
     ----------
     axes : None, int or iterable of int
-        None: all but the second.
+        None: all but the second. Those below 0 count from the last.
     input_shape : tuple of int or None
 
     Returns
     -------
     tuple of int
+        From 0 on.
 
     Raises
     ------
     ValueError
-        If the size of another axis is not known.
+        If the size of another axis is not known, or if there is no such axis.
     """
     if axes is None:
         axes = [axis for axis in range(len(input_shape)) if axis != 1]
-    axes = (axes,) if np.isscalar(axes) else tuple(axes)
+    axes = np.core.numeric.normalize_axis_tuple(axes, len(input_shape))
     if any(size is None for i, size in enumerate(input_shape) if i not in axes):
         raise ValueError(
             f"BatchNormLayer needs the size of every axis that it does not normalize over; "

@@ -22,7 +22,7 @@ x = np.random.RandomState(0).randn(8, 3, 4, 5).astype(np.float32) * 2 + 1
 
 
 @pytest.mark.parametrize(
-    ("axes", "reduced"), [(None, (0, 2, 3)), (0, (0,)), ((0, 3), (0, 3)), ([0, 2, 3], (0, 2, 3))]
+    ("axes", "reduced"), [(None, (0, 2, 3)), (0, (0,)), ((0, -1), (0, 3)), ([0, 2, 3], (0, 2, 3))]
 )
 def test_training_output_and_running_statistics(axes, reduced):
     below = InputLayer((8, 3, 4, 5))

@@ -158,7 +158,7 @@ def test_lasagne_batch_norm_takes_bias_and_nonlinearity():
     assert type(plain) is binary_net.BatchNormLayer
 
 
-@pytest.mark.parametrize("options", [{}, {"beta": None}, {"gamma": None}, {"axes": (0, 3)}])
+@pytest.mark.parametrize("options", [{}, {"beta": None}, {"gamma": None}, {"axes": (0, -1)}])
 @pytest.mark.parametrize("fused", ["1", "0"])
 def test_lasagne_batch_normalization(monkeypatch, fused, options):
     monkeypatch.setenv("BINARYCONNECT_FUSED", fused)

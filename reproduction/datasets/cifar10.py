@@ -59,7 +59,7 @@ def preprocess(images, test_images, inputs, name, files, directories):
     with prepare(
         name, files, directories, lambda path: _whiten(images, test_images, path)
     ) as prepared:
-        whitened = prepared.memory_map("features")
+        whitened = prepared.memory_map("features", np.float32)
     description = "GCN (scale 55), ZCA (filter bias 0.1) fitted on training and validation images"
     return whitened[: len(images)], whitened[len(images) :], description
 

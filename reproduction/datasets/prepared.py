@@ -55,20 +55,20 @@ class Prepared:
     def images(self, which):
         """Images of "train", "test" or "extra": uint8 of shape (n, channels, rows, columns)."""
         with self._content() as content:
-            return _source(content, which, "features")
+            return _typed(_source(content, which, "features"), np.uint8)
 
     def labels(self, which):
         """Labels of "train", "test" or "extra": int32 of shape (n,), 0 to 9."""
         with self._content() as content:
-            labels = _source(content, which, "targets")
+            labels = _typed(_source(content, which, "targets"), np.uint8)
             if labels.shape != (len(labels), 1) or labels.max(initial=0) > 9:
                 raise ValueError(f"labels of shape {labels.shape} up to {labels.max(initial=0)}")
             return labels[:, 0].astype(np.int32)
 
-    def memory_map(self, name):
-        """An array of the file, memory-mapped and read-only."""
+    def memory_map(self, name, dtype):
+        """An array of the file, of that type, memory-mapped and read-only."""
         with self._content() as content:
-            data = content[name]
+            data = _typed(content[name], dtype)
             offset = data.id.get_offset()
             return np.memmap(self.file, data.dtype, "r", offset, data.shape).view(np.ndarray)
 
@@ -76,6 +76,13 @@ class Prepared:
 def _source(content, which, source):
     dataset = H5PYDataset(content, (which,), sources=(source,), load_in_memory=True)
     return dataset.data_sources[0]
+
+
+def _typed(data, dtype):
+    """`data`, if it is of that type: one of objects would be addresses that the file chose."""
+    if data.dtype != dtype:
+        raise ValueError(f"an array of type {data.dtype}; expected {np.dtype(dtype)}")
+    return data
 
 
 def prepare(name, files, directories, make):
@@ -167,7 +174,7 @@ def _note(path, record):
 
 def _clear(path, keep=None):
     """Remove what a failed or killed run left beside `path`."""
-    for left in path.parent.glob(f"{path.name}.*"):
+    for left in path.parent.glob(f"{path.name}.{32 * '[0-9a-f]'}.*"):
         if left.is_dir():
             shutil.rmtree(left)
         elif left != keep:

@@ -18,7 +18,7 @@ def load(directories, allow_unofficial, inputs, lcn):
     with prepare(
         "svhn_format_2.hdf5", files, directories, lambda path: svhn_format_2.convert(paths, path)
     ) as prepared:
-        pixels = prepared.memory_map("features")
+        pixels = prepared.memory_map("features", np.uint8)
         # The digit zero has label 0 in Fuel's files, but the last label in the released code.
         labels = [(prepared.labels(which) - 1) % 10 for which in svhn_format_2.SETS]
     y = np.concatenate(labels)

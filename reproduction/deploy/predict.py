@@ -82,6 +82,8 @@ def _module(name):
 def predict(options):
     """The command: prints the class of each image, and sizes to standard error."""
     output = options.output
+    if output == "":
+        raise UserError("--output is empty; name a file or leave it out")
     if output is not None and os.path.lexists(output) and not os.path.isfile(output):
         raise UserError(f"{output} is not a regular file; give --output another name")
     deployed = load(options.file, options.device)

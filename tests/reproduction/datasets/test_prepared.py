@@ -20,6 +20,7 @@ import h5py
 import numpy as np
 import pytest
 from checks import refusal, same
+from fuel.datasets import H5PYDataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -155,11 +156,48 @@ def test_a_file_with_a_right_checksum_and_wrong_labels_is_refused(tmp_path):
     )
 
 
+def test_arrays_of_another_type_are_refused(tmp_path):
+    def make(path):
+        with h5py.File(path, "w") as file:
+            file.create_dataset("features", (20,), h5py.string_dtype())  # numpy's type: object
+            file["targets"] = np.full((20, 1), -1, np.int8)
+            with prepared.quiet():
+                file.attrs["split"] = H5PYDataset.create_split_array(
+                    {"train": {"features": (0, 20), "targets": (0, 20)}}
+                )
+
+    files = [data_files.File("a", "1", False)]
+    path = tmp_path / "binaryconnect" / "a.hdf5"
+    again = "expected uint8); delete it to have it made again"
+    with prepared.prepare("a.hdf5", files, [tmp_path], make) as file:
+        for read in (
+            functools.partial(file.memory_map, "features", np.uint8),
+            functools.partial(file.images, "train"),
+        ):
+            assert refusal(read) == f"{path} is damaged (an array of type object; {again}"
+        message = refusal(file.labels, "train")
+    assert message == f"{path} is damaged (an array of type int8; {again}"
+
+
+def test_files_of_the_users_beside_it_stay(tmp_path):
+    formats.mnist(tmp_path)
+    load(tmp_path)
+    folder = tmp_path / "binaryconnect"
+    copy = folder / "mnist.hdf5.bak"
+    copy.write_bytes(b"a copy of the user's")
+    partial = folder / f"mnist.hdf5.{'0' * 32}.partial"
+    partial.write_bytes(b"of a killed run")
+    (folder / "mnist.json").unlink()
+    load(tmp_path)
+    assert copy.read_bytes() == b"a copy of the user's"
+    assert not partial.exists()
+
+
 def test_an_open_file_stays_readable_when_it_is_replaced(tmp_path):
     def make(value):
         def write(path):
             with h5py.File(path, "w") as file:
-                file["features"] = np.full((2, 3), value)
+                file["features"] = np.full((2, 3), value, np.uint8)
 
         return write
 
@@ -168,8 +206,8 @@ def test_an_open_file_stays_readable_when_it_is_replaced(tmp_path):
         return prepared.prepare("a.hdf5", files, [tmp_path], make(value))
 
     with prepare("1", 1) as first, prepare("2", 2) as second:
-        mapped = first.memory_map("features")
-        assert second.memory_map("features").tolist() == [[2] * 3] * 2
+        mapped = first.memory_map("features", np.uint8)
+        assert second.memory_map("features", np.uint8).tolist() == [[2] * 3] * 2
         assert mapped.tolist() == [[1] * 3] * 2
     assert mapped.tolist() == [[1] * 3] * 2
 
@@ -326,7 +364,7 @@ def test_damage_is_found_before_hdf5_reads_it(tmp_path_factory, data):
 
     def make(path):
         with h5py.File(path, "w") as file:
-            file["features"] = np.arange(6)
+            file["features"] = np.arange(6, dtype=np.uint8)
 
     with prepared.prepare("a.hdf5", files, [folder], make):
         path = folder / "binaryconnect" / data.draw(st.sampled_from(["a.hdf5", "a.json"]))
@@ -335,4 +373,4 @@ def test_damage_is_found_before_hdf5_reads_it(tmp_path_factory, data):
         contextlib.suppress(UserError),
         prepared.prepare("a.hdf5", files, [folder], make) as found,
     ):
-        assert found.memory_map("features").tolist() == list(range(6))
+        assert found.memory_map("features", np.uint8).tolist() == list(range(6))

@@ -76,8 +76,9 @@ def test_a_killed_conversion_is_resumed(svhn, svhn_copy, monkeypatch):
 def test_an_unfinished_conversion_is_not_used_for_other_files(svhn, svhn_copy):
     folder = svhn_copy / "binaryconnect"
     folder.mkdir()
-    (folder / "svhn_format_2.hdf5.0123.partial").write_bytes(b"of other files")
-    (folder / "svhn_format_2.hdf5.0123.new").write_bytes(b"of other files")
+    for kind in ("partial", "new"):
+        left = folder / f"svhn_format_2.hdf5.{'0' * 32}.{kind}"
+        left.write_bytes(b"of other files")
     datasets.load("svhn", svhn_copy, allow_unofficial=True)
     assert sorted(os.listdir(folder)) == [
         "svhn_format_2.hdf5",
