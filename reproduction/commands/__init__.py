@@ -1,1 +1,1 @@
-"""What else one may ask of `reproduce`: one file a command."""
+"""The other commands of `reproduce`, one in each file."""

@@ -1,5 +1,5 @@
-"""An archive that runs years from now without a network: the program, the packages of its lock, the
-image and the data files that are present, with checksums and directions."""
+"""Write an archive that runs years from now without a network: the program, the packages of its
+lock, and the image and the data files if present, with checksums and directions."""
 
 import datetime
 import gzip
@@ -145,9 +145,9 @@ def archive(folder, image="binaryconnect"):
     Parameters
     ----------
     folder : path
-        Made if need be; one with files in it is refused.
+        Made if it is missing; refused if it has files.
     image : str
-        Name of the image to save, if Docker has it.
+        The name of the image, which is saved if Docker has it.
 
     Raises
     ------
@@ -172,7 +172,7 @@ def archive(folder, image="binaryconnect"):
 
 
 def _write_directions(folder, commit, image, facts, data):
-    """Write README, verify and ro-crate-metadata.json of what else is in the folder."""
+    """Write README, verify and ro-crate-metadata.json for the other files in the folder."""
     today = datetime.datetime.now(datetime.UTC).date()
     sizes = [(path.name, _size(path)) for path in sorted(folder.iterdir())]
     images, labels = (data.get(f"{name}.gz") or data.get(name) for name in TEST_SET)
@@ -208,7 +208,7 @@ def _write_directions(folder, commit, image, facts, data):
 
 
 def _program(path):
-    """Save what git has, and return the commit."""
+    """Save the files of the commit, and return its name."""
     root, facts = original_stack.ROOT, environment.commit()
     if facts["git_dirty"] is None:
         raise UserError(f"{root} is not a git checkout, and an archive is of a commit; use one")
@@ -223,8 +223,8 @@ def _program(path):
 
 
 def _image(folder, image, commit):
-    """Save the image and its bill of materials, and return what the directions say of it, or
-    None if Docker does not have it."""
+    """Save the image and its bill of materials, and return the facts that the directions need, or
+    None if Docker does not have the image."""
     inspect = ["docker", "image", "inspect", "--format", "{{json .}}", image]
     if shutil.which("docker") is None or subprocess.run(inspect, capture_output=True).returncode:
         print(f"archive: without an image: Docker has no {image} here", file=sys.stderr)
@@ -256,7 +256,7 @@ def _image(folder, image, commit):
 
 
 def _packages(folder):
-    """Download the packages of the lock: wheels of this Python and processor, otherwise sources."""
+    """Download the packages of the lock, as wheels for this Python and processor or as sources."""
     _call(
         [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
         + ["--require-hashes", "--no-deps", "--no-build-isolation", "--dest", folder]

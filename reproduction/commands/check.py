@@ -1,6 +1,6 @@
-"""Short runs of the four rows of MNIST's table (protocol paper), each test error beside the range
-expected of it; exit status 1 if one is outside. They train on the first 10,000 images of MNIST, or
-without MNIST on embedded digits."""
+"""Short runs of the four rows of MNIST's table (protocol paper), with the expected range of each
+test error. The exit status is 1 if an error is outside its range. The runs train on the first
+10,000 images of MNIST, or without MNIST on embedded digits."""
 
 import dataclasses
 import json
@@ -29,7 +29,7 @@ SETTINGS = {
 }
 SEED = 1234  # the reference has seeds 1, 2, ...
 FALSE_ALARMS = 0.01
-FEWEST = 10  # runs of a row that the reference has at least
+FEWEST = 10  # runs that the reference must have for each row
 REFERENCE = original_stack.ROOT / "results" / "reference"
 
 
@@ -49,10 +49,10 @@ class Reference(TypedDict):
 
 
 def expected(errors):
-    """The range of one further run's test error.
+    """The range in which the test error of one further run is expected.
 
-    Student's prediction interval. The level is divided by the number of rows, so that of a hundred
-    checks of a program that computes the same at most `FALSE_ALARMS` are expected to fail.
+    It is Student's prediction interval. Its level is divided by the number of rows, so that a check
+    of an unchanged program fails with probability `FALSE_ALARMS` at most.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ def expected(errors):
 
 
 def load(data):
-    """The first images of MNIST, or without it digits."""
+    """The first images of MNIST, or the embedded digits if there is no MNIST."""
     if data == "digits":
         return datasets.load("mnist", data)
     try:
@@ -104,7 +104,7 @@ def read_reference(name):
 
 
 def train(dataset, method, seed):
-    """What run.json holds of one short run."""
+    """Train one short run, and return the content of its run.json."""
     experiment = EXPERIMENTS[dataset.name]
     row = experiment.row("paper", method)
     hp = dataclasses.replace(row, **SETTINGS[dataset.name])

@@ -25,10 +25,10 @@ ENSEMBLES = (1, 2, 4, 8, 16)  # sizes; the networks of all are sampled once
 def evaluate(trained, dataset):
     """Test errors, in percent, of one trained model.
 
-    Batch normalization is the protocol's: its statistics are recomputed for each kind of weights
-    from the training and validation sets (MNIST, paper), otherwise those of training are used.
-    Where these belong to sampled weights, binary weights are also tested with recomputed
-    statistics. Each batch samples the networks of an ensemble again, as in training.
+    In MNIST's paper protocol, batch-norm statistics are recomputed for each kind of weights from
+    the training and validation sets. In other protocols, the running averages of training are used;
+    if these belong to sampled weights, binary weights are also tested with recomputed statistics.
+    The networks of an ensemble are sampled again for each batch, as in training.
 
     Parameters
     ----------
@@ -38,9 +38,9 @@ def evaluate(trained, dataset):
     Returns
     -------
     dict
-        `binary`, `binary_own_statistics` and `real`: an error; `ensemble`: {size: error}. None and
-        empty for what the network does not have. With binary convolutions also `unique_kernels`:
-        see the function of that name, for each of them.
+        `binary`, `binary_own_statistics` and `real` are errors, or None if the network does not
+        have these weights. `ensemble` is {size: error}, maybe empty. If the network has binary
+        convolutions, `unique_kernels` lists the result of `unique_kernels` for each of them.
     """
     errors = {"binary": None, "binary_own_statistics": None, "real": None, "ensemble": {}}
     for kind in trained.hp.kinds_of_weights:
@@ -80,13 +80,13 @@ def unique_kernels(W):
         The mean over the channels.
     """
     signs = is_positive(W).reshape(*W.shape[:2], -1)
-    signs = signs ^ signs[..., :1]  # of a kernel and its inverse, the same
+    signs = signs ^ signs[..., :1]  # the same for a kernel and its inverse
     unique = [len(np.unique(signs[:, channel], axis=0)) for channel in range(W.shape[1])]
     return 100 * float(np.mean(unique)) / len(W)
 
 
 def _ensembles(model, split):
-    """{size: error} of the averages over the first `size` of one set of sampled networks."""
+    """{size: error} of averages over the first `size` networks of one set of sampled networks."""
     sums = np.cumsum(model.all_outputs(split, max(ENSEMBLES)), axis=0)
     wrong = {size: int((sums[size - 1].argmax(axis=1) != split.y).sum()) for size in ENSEMBLES}
     return {str(size): 100 * count / len(split.y) for size, count in wrong.items()}
@@ -115,7 +115,7 @@ def write(options):
 def main(argv=None):
     parser = Parser(prog="evaluate", description=__doc__)
     parser.add_argument("run_dir", metavar="RUN_DIR", type=folder, help="folder of a finished run")
-    parser.add_argument("--data", metavar="DIR or FILE.npz", help="what the run was trained on")
+    parser.add_argument("--data", metavar="DIR or FILE.npz", help="the data of the run")
     return run(parser, write, argv)
 
 

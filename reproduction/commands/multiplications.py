@@ -1,7 +1,7 @@
-"""How many multiplications have a binary operand, and so become additions, in the Theano graph of
-each network. BinaryConnect's section 2 claims about two thirds in training, and all of them at test
-time with deterministic weights. The command writes results/multiplications.json, which the report
-reads.
+"""Count the multiplications in the Theano graph of each network that have a binary operand and
+therefore become additions. BinaryConnect (section 2) claims about two thirds in training, and all
+of them at test time with deterministic weights. The command writes results/multiplications.json,
+which the report reads.
 """
 
 import json
@@ -34,16 +34,16 @@ NETWORKS = {
 }
 PARTS = ("forward", "backward", "weight gradient", "test", "test, element-wise")
 PRODUCTS = (T.Dot, AbstractConv2d, AbstractConv2d_gradInputs, AbstractConv2d_gradWeights)
-MOVES = (T.DimShuffle, T.Reshape, T.Subtensor)  # values stay what they are
+MOVES = (T.DimShuffle, T.Reshape, T.Subtensor)  # ops that do not change values
 
 
 def count(hp, build_network):
-    """Multiplications of one image's training step and of its test.
+    """Multiplications for one image in a training step and in a test.
 
-    Matrix products and convolutions are counted as they are defined (Theano's own ops; the ops of
-    `fused` need fewer): a convolution multiplies each filter with every position, the zero border
-    included. Element-wise multiplications are counted at test time only: batch normalization
-    multiplies each activation.
+    Matrix products and convolutions are counted by their definition: a convolution multiplies each
+    filter with every position, including the zero border. The ops of `fused` need fewer
+    multiplications. Element-wise multiplications, by which batch normalization scales each
+    activation, are counted at test time only.
 
     Parameters
     ----------
@@ -54,8 +54,8 @@ def count(hp, build_network):
     Returns
     -------
     Counter
-        {(part, whether an operand is binary): number} of the parts "forward", "backward" (the
-        gradients that layers pass on to those below), "weight gradient", "test" and "test,
+        {(part, whether an operand is binary): number}. The parts are "forward", "backward" (the
+        gradients that layers pass to the layers below), "weight gradient", "test" and "test,
         element-wise".
     """
     with mock.patch.dict(os.environ, BINARYCONNECT_FUSED="0"):
@@ -76,7 +76,7 @@ def count(hp, build_network):
     counted = Counter()
     output, *grads = _merged([output, *grads])
     forward = _products([output])
-    last = [_products([grad])[-1] for grad in grads]  # its product gives the gradient of W
+    last = [_products([grad])[-1] for grad in grads]  # the last product gives the gradient of W
     for W, node in zip(sizes, last, strict=True):
         counted["weight gradient", _operand(node, sizes)[1]] += sizes[W]
     for node in _products([output, *grads]):
@@ -92,7 +92,7 @@ def count(hp, build_network):
 
 
 def _size(layer):
-    """Multiplications of a layer: each weight, at each position of a convolution."""
+    """Multiplications of a layer: one for each weight, and for each position of a convolution."""
     positions = layer.get_output_shape_for(layer.input_shape)[2:]
     return layer.W.get_value().size * int(np.prod(positions))
 
@@ -108,15 +108,15 @@ def _merged(outputs):
 
 
 def _products(outputs):
-    """The matrix products and convolutions in the graph of some variables, in the order of their
-    computation."""
+    """The matrix products and convolutions in the graph of some variables, in the order in which
+    they are computed."""
     nodes = theano.gof.graph.io_toposort([], outputs)
     return [node for node in nodes if isinstance(node.op, PRODUCTS)]
 
 
 def _operand(node, weights):
-    """(weights, whether they are binarized) of a product with weights as an operand, otherwise
-    (None, False)."""
+    """The weights that are an operand of a product, and whether they are binarized; (None, False)
+    if no operand is weights."""
     for variable in node.inputs:
         while variable.owner and isinstance(variable.owner.op, MOVES):
             variable = variable.owner.inputs[0]
@@ -128,7 +128,7 @@ def _operand(node, weights):
 
 def _scalings(layer):
     """How often a batch normalization multiplies or divides each of its inputs at test time."""
-    layer.nonlinearity = lasagne.nonlinearities.identity  # Theano's ReLU halves a sum: not counted
+    layer.nonlinearity = lasagne.nonlinearities.identity  # Theano's ReLU would count: it halves
     x = T.TensorType("float32", [False] * len(layer.input_shape))()
     of_image, number = {x}, 0
     for node in theano.gof.graph.io_toposort([], [layer.get_output_for(x, deterministic=True)]):
@@ -141,7 +141,7 @@ def _scalings(layer):
 
 
 def shares(counted):
-    """Percent of the multiplications that have a binary operand, in a training step and in the
+    """The percentage of multiplications that have a binary operand: in a training step, and in the
     products and convolutions at test time."""
 
     def share(parts):
@@ -167,7 +167,7 @@ def show(options):
             print(f"  {part:22}{counted[part, True]:16,}{counted[part, False]:16,}")
         print(f"  removed in training: {training:.1f}% (the paper: about two thirds)")
         print(f"  removed at test time, deterministic weights: {test:.1f}% (the paper: all)\n")
-    print("Element-wise: batch normalization's scaling of activations, beside the paper's count.")
+    print("Element-wise: batch normalization scales activations, which the paper does not count.")
     path = original_stack.RESULTS / "multiplications.json"
     with writing(path, "make it writable or make room"):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -21,13 +21,13 @@ from reproduction.report.page import COLUMNS, mnist_table, page, results_csv, tu
 def report(options):
     """The command.
 
-    Whatever stops it, each file is the old one or the new one.
+    Whatever stops it, each file is either old or new, never half written.
 
     Raises
     ------
     UserError
-        If there is no such folder, if it cannot be written, or if a file that this command writes
-        is there and is not its own.
+        If there is no such folder, if it cannot be written, or if it has a file of the same name
+        that this command did not make.
     """
     results = Path(options.results)
     if not os.path.isdir(results):
@@ -57,7 +57,7 @@ def report(options):
         target.mkdir(exist_ok=True)
         with Lock(target, waiting=f"another report writes in {results}; waiting for it"):
             for path, content in files.items():
-                for part in path.parent.glob(f".{path.name}.*.part"):  # of a report that was killed
+                for part in path.parent.glob(f".{path.name}.*.part"):  # left by a killed report
                     part.unlink()
                 write_atomically(path, content)
             for path in sorted({*target.glob("*.svg"), *target.glob("*.png")} - files.keys()):
@@ -71,7 +71,7 @@ def report(options):
 
 
 def _start(path):
-    """The first bytes of a file, b"" if there are none to read."""
+    """The first bytes of a file, or b"" if it cannot be read."""
     try:
         with open_regular(path) as f:
             return f.read(2**20)
@@ -80,10 +80,10 @@ def _start(path):
 
 
 def _ours(path, page):
-    """Whether this command made a file of the folder that had this page before.
+    """Whether this command made the file at `path`; `page` is the folder's previous README.md.
 
-    A page and a picture say so themselves, and results.csv has its columns. Pictures of earlier
-    versions say nothing, but are in the page.
+    Pages and pictures have a mark, and results.csv has its columns. Pictures of earlier versions
+    have no mark, but the page shows them.
     """
     start = _start(path)
     return any(mark.encode() in start for mark in (MADE, figures.MADE, ",".join(COLUMNS))) or (

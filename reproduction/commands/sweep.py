@@ -1,5 +1,5 @@
-"""Run rows of the published tables, several seeds each, side by side on this machine or as jobs of
-a Slurm cluster; then write the report. Finished runs are skipped, unfinished ones resume."""
+"""Run rows of the published tables with several seeds each, in parallel on this machine or as jobs
+of a Slurm cluster, and then write the report. Finished runs are skipped; unfinished runs resume."""
 
 import contextlib
 import json
@@ -22,7 +22,7 @@ from reproduction import datasets
 from reproduction.sweep.plan import plan, show
 
 SNAKEFILE = original_stack.ROOT / "reproduction" / "sweep" / "Snakefile"
-SHOWN_EVERY = 60  # seconds between two lines on the same run
+SHOWN_EVERY = 60  # seconds between two lines about the same run
 SAVING = 120  # seconds before a job's time limit at which Slurm tells the run to save
 
 
@@ -32,10 +32,10 @@ def sweep(options):
     Raises
     ------
     UserError
-        If an option, the data or the results folder will not do: nothing is started then. After all
-        else has ended, if a run failed.
+        If an option, the data or the results folder is wrong; no run is started then. If a run
+        failed, after all other runs have ended.
     Stopped
-        After SIGTERM or SIGINT; every run has saved its last whole epoch.
+        After SIGTERM or SIGINT, when every run has saved its last whole epoch.
     """
     jobs = plan(options)
     if options.dry_run:
@@ -89,7 +89,7 @@ def sweep(options):
 
 
 def resources(options, memory):
-    """What Snakemake asks Slurm for, of each job."""
+    """The resources of a job that Snakemake asks Slurm for."""
     asked = {"mem_mb": memory}
     if options.slurm:
         asked["slurm_extra"] = f"--open-mode=append --signal=TERM@{SAVING}"
@@ -101,8 +101,8 @@ def resources(options, memory):
 
 
 def check_shared(folder, options):
-    """Raises a UserError unless a node sees the folder. If none is free within a minute, each job
-    looks for itself."""
+    """Raise a UserError unless a node of the cluster sees the folder. If no node is free within a
+    minute, each job checks this itself."""
     probe = ["srun", "--quiet", "--ntasks=1", "--time=1", "--immediate=60"]
     probe += [f"--partition={options.partition}"] if options.partition else []
     done = subprocess.run(
@@ -118,7 +118,7 @@ def check_shared(folder, options):
 
 
 def engine(options, configuration, folder, logs):
-    """Run Snakemake to its end and print what the runs say.
+    """Run Snakemake until it ends, and print the output of the runs.
 
     Raises
     ------
@@ -159,7 +159,7 @@ def engine(options, configuration, folder, logs):
 
 @contextlib.contextmanager
 def _passed_on(started):
-    """SIGTERM and SIGINT go to Snakemake and its jobs, which end when their runs are saved."""
+    """Pass SIGTERM and SIGINT on to Snakemake and its jobs, which end when their runs are saved."""
     received = []
 
     def note(signum, frame):
@@ -176,7 +176,7 @@ def _passed_on(started):
 
 
 def _follow(process, logs):
-    """Print the last line of each log, when it is new and not too often, until the process ends."""
+    """Until the process ends, print the last line of each log if it is new, but not too often."""
     shown, due = {}, dict.fromkeys(logs, 0.0)
     ended = False
     while not ended:
@@ -203,7 +203,7 @@ def last_line(log):
 
 
 def outcome(mark, log):
-    """How a run ended: "finished", its error, or where to look."""
+    """How a run ended: "finished", its error, or the log to read."""
     try:
         with open_regular(mark) as f:
             return f.read(4096).decode(errors="replace").strip()
@@ -212,7 +212,7 @@ def outcome(mark, log):
 
 
 def minutes(text):
-    """Argument type of argparse: a time limit as Slurm writes it, in minutes."""
+    """Argument type for argparse: a time limit in Slurm's format, as minutes."""
     match = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+)(?::(\d\d))?", text)
     days, hours, whole, _ = (int(n or 0) for n in match.groups()) if match else (0, 0, 0, 0)
     if match and match[1] and not match[2]:  # D-H
@@ -237,14 +237,18 @@ def main(argv=None):
         "--cores", metavar="N", type=integer_between(1, 4096), default=machine.threads()
     )
     where.add_argument("--slurm", action="store_true", help="each run is a job of Slurm")
-    parser.add_argument("--partition", metavar="P", help="of Slurm")
-    parser.add_argument("--time", metavar="T", type=minutes, help="limit of a job, as Slurm has it")
+    parser.add_argument("--partition", metavar="P", help="Slurm's partition")
     parser.add_argument(
-        "--threads", metavar="N", type=integer_between(1, 256), default=1, help="of a run"
+        "--time", metavar="T", type=minutes, help="time limit of a job, in Slurm's format"
     )
-    parser.add_argument("--image", metavar="FILE.sif", help="run in this image, by apptainer")
+    parser.add_argument(
+        "--threads", metavar="N", type=integer_between(1, 256), default=1, help="threads of a run"
+    )
+    parser.add_argument("--image", metavar="FILE.sif", help="run in this image with apptainer")
     parser.add_argument("--results", metavar="DIR", default=original_stack.RESULTS)
-    parser.add_argument("--dry-run", action="store_true", help="show what would run, and how long")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="only show what would run, and how long"
+    )
     split = argv.index("--") if "--" in argv else len(argv)
     parser.set_defaults(options=argv[split + 1 :])
     return run(parser, sweep, argv[:split])

@@ -1,1 +1,1 @@
-"""All rows of the tables, several seeds each, on one machine or on a cluster."""
+"""Run many rows and seeds on one machine or on a cluster."""

@@ -1,4 +1,4 @@
-"""What a sweep runs: which rows and seeds, what is finished, and how long the rest takes."""
+"""The plan of a sweep: the rows and seeds to run, what is finished, and how long the rest takes."""
 
 import dataclasses
 import json
@@ -16,7 +16,7 @@ from reproduction.report.runs import read_runs
 from reproduction.report.statistics import comparisons
 from reproduction.report.times import command, duration, read_benchmarks, time_of_a_run
 
-MEMORY = {"mnist": 2000, "digits": 1000, "cifar10": 4000, "svhn": 12000}  # MB, of a run
+MEMORY = {"mnist": 2000, "digits": 1000, "cifar10": 4000, "svhn": 12000}  # MB for a run
 
 
 @dataclasses.dataclass
@@ -26,17 +26,16 @@ class Job:
     Attributes
     ----------
     name : str
-        Of its log, and of the mark that it has ended.
+        The name of its log and of its mark.
     arguments : list of str
-        Of `reproduce`.
+        The arguments of `reproduce`.
     folder : Path
-        The run's own.
+        The folder of the run.
     memory : int
-        In MB.
+        The memory that it needs, in MB.
     seconds : float or None
-        How long it takes, if that is known ...
+        How long it takes with `threads` threads; None if that is not known.
     threads : int
-        ... with so many.
     """
 
     name: str
@@ -48,7 +47,7 @@ class Job:
 
     @property
     def epochs_done(self):
-        """0 before the first; None if it is finished."""
+        """The number of epochs that are done; None if the run is finished."""
         path = self.folder / "run.json"
         try:
             with reading(path, "run it again with --restart"), open_regular(path) as f:
@@ -64,7 +63,7 @@ def rows(text):
     Parameters
     ----------
     text : str or None
-        Comma-separated "dataset[:protocol][:method]"; None: every row with a published error.
+        Comma-separated "dataset[:protocol][:method]". None means every row with a published error.
 
     Returns
     -------
@@ -75,16 +74,16 @@ def rows(text):
     chosen = []
     for item in text.split(","):
         dataset, *given = item.split(":")
-        found = [row for row in ROWS if row[0] == dataset and set(given) <= set(row[1:])]
+        matching = [row for row in ROWS if row[0] == dataset and set(given) <= set(row[1:])]
         if not given:
-            found = [row for row in found if published(*row)] or found
-        if not found:
+            matching = [row for row in matching if published(*row)] or matching
+        if not matching:
             expected = sorted({":".join(row) for row in ROWS if row[0] == dataset})
             expected = expected or [
                 f"{name}[:protocol][:method]" for name in dict.fromkeys(row[0] for row in ROWS)
             ]
             raise UserError(f"--rows: no row is {item!r}; expected one of {', '.join(expected)}")
-        chosen += [row for row in found if row not in chosen]
+        chosen += [row for row in matching if row not in chosen]
     return chosen
 
 
@@ -101,7 +100,7 @@ def seeds(text):
 
 
 def missing(compared):
-    """Seeds that a row still needs for a verdict."""
+    """The seeds that a row still needs for a verdict."""
     done = {run["seed"] for run in compared.runs}
     free = (seed for seed in range(1, 10**6) if seed not in done)
     return [next(free) for _ in range(compared.enough - len(done))]
@@ -121,7 +120,7 @@ def plan(options):
     Parameters
     ----------
     options : Namespace
-        Of the command.
+        The options of the command.
 
     Returns
     -------
@@ -167,7 +166,7 @@ def plan(options):
 
 
 def show(jobs):
-    """Print what would run, and how long it takes in all."""
+    """Print what would run, and how long all of it takes."""
     for job in jobs:
         left = "not measured" if job.seconds is None else f"about {duration(job.seconds)}"
         begun = f", {job.epochs_done} epochs done" if job.epochs_done else ""
