@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import textwrap
 from pathlib import Path
 
 import original_stack
@@ -177,7 +178,11 @@ def _write_directions(folder, commit, image, facts, data):
     sizes = [(path.name, _size(path)) for path in sorted(folder.iterdir())]
     images, labels = (data.get(f"{name}.gz") or data.get(name) for name in TEST_SET)
     present = {data_files.dataset_of(name) for name in data}
-    licenses = [f"    {k}: {text}\n" for k, text in data_files.LICENSES.items() if k in present]
+    licenses = [
+        textwrap.fill(f"{name}: {text}", 96, initial_indent="    ", subsequent_indent="      ")
+        for name, text in data_files.LICENSES.items()
+        if name in present
+    ]
     network = {
         "deployed": DEPLOYED,
         "images": images or f"{TEST_SET[0]}.gz",
@@ -194,7 +199,9 @@ def _write_directions(folder, commit, image, facts, data):
         layers=" ".join(facts["layers"]) if facts else "",
         variables=shlex.join(facts["environment"]) if facts else "",
         data=", ".join(data) or "none were there",
-        licenses="".join(["\nTheir licenses, which hold for the archive too:\n\n", *licenses])
+        licenses="\n".join(
+            ["\nThey remain under the licenses of their data sets:\n", *licenses, ""]
+        )
         if licenses
         else "",
         test_set="they are there" if images and labels else "they are not there now",

@@ -108,8 +108,7 @@ class Model:
 
     @property
     def kernels(self):
-        """Names of the fused ops of the training step, which the processor decides with the rows:
-        sorted."""
+        """Names of the fused ops in the training step, sorted; the processor decides on some."""
         nodes = self.train_step.maker.fgraph.toposort()
         return sorted({type(node.op).__name__ for node in nodes if isinstance(node.op, Op)})
 
