@@ -163,6 +163,10 @@ def compare(dataset, reference):
         )
     print(f"\n{dataset.name}, {size} training images, {settings['epochs']} epochs, ", end="")
     print(f"3 x {settings['num_units']}", *lines, sep="\n")
+    print(
+        "The ranges are prediction intervals from runs with other seeds, results/reference/"
+        f"{dataset.name}.json: by chance, at most {FALSE_ALARMS:.0%} of checks fail."
+    )
     print("Too short to compare with the paper: ./reproduce mnist runs its experiment.")
     return outside
 

@@ -87,6 +87,8 @@ def test_record_and_check(tmp_path, runs, capsys):
         "",
         "toy, 210 training images, 20 epochs, 3 x 256",
         *(f"{method:13}  test error  3.20%  {facts}" for method in METHODS),
+        "The ranges are prediction intervals from runs with other seeds, "
+        "results/reference/toy.json: by chance, at most 1% of checks fail.",
         "Too short to compare with the paper: ./reproduce mnist runs its experiment.",
     ]
 
