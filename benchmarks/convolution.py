@@ -1,7 +1,7 @@
-"""Times the convolutions of the CIFAR-10 network, forward and both gradients, batch of 50.
+"""Times the convolutions of the CIFAR-10 network, forward and both gradients, with batches of 50.
 
-The rivals: the fused op with binarized filters and with others, Theano's own (CorrMM), the matrix
-products that direct convolutions come to, and PyTorch's with images in Theano's order and channels
+The rivals are the fused op with binarized and with other filters, Theano's own op (CorrMM), the
+matrix products of direct convolutions, and PyTorch with images in Theano's order and with channels
 last. The first layer needs no gradient with respect to its input.
 """
 
@@ -38,7 +38,7 @@ NAMES = ("binarized", "fused", "Theano", "products")
 
 
 def convolutions(convolution, prepare=lambda filters: filters):
-    """A function that computes every layer's output and gradients, each from arrays of its own."""
+    """A function that computes the output and the gradients of every layer from separate arrays."""
     import numpy as np
     import theano
 
@@ -58,7 +58,7 @@ def convolutions(convolution, prepare=lambda filters: filters):
 
 
 def products():
-    """A function that computes the matrix products alone, their operands already laid out."""
+    """A function that computes only the matrix products; their operands are already arranged."""
     import numpy as np
     import theano
     import theano.tensor as T

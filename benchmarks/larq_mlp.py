@@ -1,5 +1,5 @@
-"""MNIST's binarized network by Larq Compute Engine's interpreter: dense layers as its 1x1 binary
-convolutions, the first one, on pixels, in float32."""
+"""MNIST's binarized network in the interpreter of Larq Compute Engine. Dense layers are binary 1x1
+convolutions, but the first layer, which takes pixels, is in float32."""
 
 import argparse
 import importlib.metadata

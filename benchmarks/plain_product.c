@@ -1,7 +1,7 @@
 #section support_code_apply
 
-/* The product of rows of `a` and rows of `b`, as one writes it: an output at a time, on all threads,
-   nothing blocked, the sum in order. */
+/* The product of the rows of `a` and the rows of `b` in the simplest way: one output at a time, on all
+   threads, without blocking, with sums in order. */
 int APPLY_SPECIFIC(plain_product)(PyArrayObject *a, PyArrayObject *b, PyArrayObject **out)
 {
     npy_intp shape[2] = {PyArray_DIM(a, 0), PyArray_DIM(b, 0)};

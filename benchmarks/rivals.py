@@ -1,6 +1,6 @@
-"""Times rivals side by side: each in a process of its own, in turns of a quarter of a second.
+"""Times rivals side by side: in separate processes that take turns of a quarter of a second.
 
-A machine's speed changes from minute to minute, so only ratios of neighbouring blocks count.
+The speed of a machine changes from minute to minute, so only ratios of neighbouring blocks count.
 """
 
 import json
@@ -19,7 +19,7 @@ from reproduction.report.markdown import update_block
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# What this project, or its user for this project, tells Python, OpenMP, BLAS and Theano.
+# The variables by which this project and its user set up Python, OpenMP, BLAS and Theano.
 SETTINGS = ("GOMP_", "GOTO_", "KMP_", "MKL_", "OMP_", "OPENBLAS_", "PYTHON", "THEANO")
 
 
@@ -29,16 +29,17 @@ class Rival:
     Parameters
     ----------
     command : list
-        Words of the command line.
+        The command line.
     environment : dict
-        Its environment variables: ours, or `foreign_environment()` for other engines.
+        The environment variables: those of this process, or `foreign_environment()` for other
+        engines.
 
     Attributes
     ----------
     start : float
-        Seconds from the command to the end of the first step.
+        The seconds from the command to the end of the first step.
     facts : dict
-        What it reports about itself.
+        What the rival reports about itself.
     """
 
     def __init__(self, command, environment=os.environ):
@@ -83,7 +84,7 @@ def alternate(rivals, rounds, seconds=0.25):
     times = {name: [] for name in rivals}
     for i in range(rounds + 1):
         for name, rival in rivals.items():
-            time.sleep(0.05)  # the threads of the one before go to sleep
+            time.sleep(0.05)  # the threads of the previous rival go to sleep
             milliseconds = rival.block(seconds)
             if i > 0:  # the first round warms up
                 times[name].append(milliseconds)
@@ -91,12 +92,12 @@ def alternate(rivals, rounds, seconds=0.25):
 
 
 def ratio(times, name, other):
-    """Median over the rounds of the time of `name` over that of `other`."""
+    """The median over the rounds of the ratio of the times of `name` and `other`."""
     return statistics.median(a / b for a, b in zip(times[name], times[other], strict=True))
 
 
 def write_record(name, record):
-    """Write results/benchmarks/<name>.json, whole or not at all."""
+    """Write results/benchmarks/<name>.json atomically."""
     path = original_stack.RESULTS / "benchmarks" / f"{name}.json"
     _write(path, json.dumps(record, indent=1) + "\n")
 

@@ -1,5 +1,5 @@
-"""What the process of a rival runs. It imports the standard library only, and other engines load
-without this project's settings."""
+"""The loop that the process of a rival runs. This module imports only the standard library, so that
+other engines run without the settings of this project."""
 
 import json
 import statistics

@@ -1,5 +1,5 @@
-"""SVHN at full size: the memory that preparing it and training on it take, and the speed of a
-training step whose images come from the memory map, relative to one whose images lie in RAM.
+"""SVHN at full size: the memory that preparation and training take, and the speed of a training
+step whose images come from the memory map, compared with a step whose images are in RAM.
 
     ./reproduce python benchmarks/svhn_memory.py [DIRECTORY]
 
@@ -64,7 +64,7 @@ def train(directory):
     print(f"all training images, shuffled: {seconds:.1f} s, {5e4 * seconds / size:.2f} ms a batch")
     anonymous = memory("RssAnon")
 
-    # Fewer images than the set has, so that RAM is at its best.
+    # Fewer images than in the data set, so that RAM is as fast as it can be.
     in_ram = dataset.train.X[:10_000]
     sources = {"memory map": (dataset.train.X, size), "RAM": (in_ram, len(in_ram))}
     times = {name: [] for name in sources}
@@ -76,7 +76,7 @@ def train(directory):
         for _ in range(STEPS):
             batch = random.randint(0, number, 50)
             model.train_step(images[batch], model.targets[dataset.train.y[batch]], 0.001)
-        if block >= 2:  # the first of each warm up
+        if block >= 2:  # the first block of each source warms up
             times[name].append((time.perf_counter() - started) / STEPS)
         anonymous = max(anonymous, memory("RssAnon") - in_ram.nbytes / 2**30)
     mapped, ram = (1000 * np.median(times[name]) for name in ("memory map", "RAM"))
@@ -93,7 +93,7 @@ def main():
         stages = ["generate", "prepare", "train"]
         if len(sys.argv) == 2:
             directory, stages = sys.argv[1], stages[1:]
-        for stage in stages:  # each in a process of its own, as memory is measured
+        for stage in stages:  # each has its own process, whose memory is measured
             subprocess.run([sys.executable, __file__, stage, directory], check=True)
 
 

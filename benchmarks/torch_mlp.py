@@ -1,5 +1,5 @@
-"""MNIST's binarized network in PyTorch: products of +-1 in float32, batch normalization as one
-multiplication and addition."""
+"""MNIST's binarized network in PyTorch: products of +-1 are in float32, and batch normalization is
+one multiplication and one addition."""
 
 import argparse
 

@@ -1,6 +1,5 @@
-"""The steps of training_step.py in PyTorch, as one would write them to be fast: native batch
-normalization, the fused optimizers with a learning rate per group for the scaling, for-each
-clipping."""
+"""The steps of training_step.py in PyTorch, written to be fast: with native batch normalization,
+fused optimizers whose learning rates per group do the scaling, and for-each clipping."""
 
 import argparse
 import math
@@ -55,7 +54,7 @@ def main():
     conv = args.step in CONVOLUTIONAL
     bnn = args.step.endswith("-bnn")
     layers = CONVOLUTIONAL.get(args.step, MNIST_BNN if bnn else MNIST)
-    drop = (0.2, 0.5) if args.step == "mnist-bnn" else (0, 0)  # of inputs and hidden units
+    drop = (0.2, 0.5) if args.step == "mnist-bnn" else (0, 0)  # shares of inputs and hidden units
     images = torch.channels_last if args.channels_last else torch.contiguous_format
 
     fans = [(i + o) * (9 if kind != "dense" else 1) for kind, i, o in layers]

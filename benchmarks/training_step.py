@@ -1,12 +1,13 @@
-"""Times a training step against the plain graph, PyTorch and the step's bare matrix products.
+"""Times a training step against the plain graph, PyTorch and the bare matrix products of the step.
 
     ./reproduce benchmark [STEP ...] [--torch-python PYTHON]
 
-Steps: MNIST's network of 3 x 1024 with batches of 200, by Adam with scaling and clipping
-(mnist-adam) or by the published protocol (mnist-published); the published networks of CIFAR-10 and
-SVHN (cifar10, svhn), all stochastic; those of Binarized Neural Networks, as in Theano (mnist-bnn,
-cifar10-bnn). Rivals take turns of a quarter of a second, and ratios are taken within a turn. Prints
-a table and writes results/benchmarks/<step>.json and the table in results/benchmarks/README.md.
+The steps are mnist-adam (MNIST's network of 3 x 1024, batches of 200, Adam with scaling and
+clipping), mnist-published (the same network by the published protocol), cifar10 and svhn (the
+published networks), all stochastic, and mnist-bnn and cifar10-bnn (Binarized Neural Networks,
+Theano's protocol). Rivals take turns of a quarter of a second, and ratios are taken within a turn.
+The command prints a table, and writes results/benchmarks/<step>.json and the table in
+results/benchmarks/README.md.
 """
 
 import argparse
@@ -35,7 +36,7 @@ from rivals import (
 )
 from serve import serve
 
-STEPS = {  # data set, protocol and method of the row, and what is changed in it
+STEPS = {  # data set, protocol and method of the row, and the changes to it
     "mnist-adam": ("mnist", "release", "stochastic", {"num_units": 1024, "batch_size": 200}),
     "mnist-published": ("mnist", "paper", "stochastic", {}),
     "cifar10": ("cifar10", "paper", "stochastic", {}),
@@ -66,7 +67,7 @@ CONVOLUTIONAL_PRODUCTS = {
 
 
 def training_step(name):
-    """A function that trains on one batch, as the data set's script does."""
+    """A function that trains on one batch, as the script of the data set does."""
     import numpy as np
 
     from reproduction.experiments import EXPERIMENTS
@@ -85,9 +86,9 @@ def training_step(name):
 
 
 def products(shapes):
-    """A function that computes the matrix products of a training step and nothing else.
+    """A function that computes only the matrix products of a training step.
 
-    A convolution's are those of its images cut into patches (im2col).
+    A convolution is the product of patches of its images (im2col) and its filters.
     """
     import numpy as np
 

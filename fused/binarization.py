@@ -1,4 +1,4 @@
-"""Binarization in one pass, and the stream that stochastic binarization draws from.
+"""Binarization in one pass, and the random stream of stochastic binarization.
 
 Reference: the plain expression in `binary_connect.binarization`.
 """
@@ -12,10 +12,11 @@ from .op import Op, check, enabled
 
 
 class PhiloxStream:
-    """What the binarizations of a layer draw from: a counter-based generator, Philox4x32-10.
+    """The random numbers for the binarizations of a layer: a counter-based generator,
+    Philox4x32-10.
 
-    Each binarization has a key of its own and a step that its evaluations count, kept in a shared
-    variable: the i-th weight's draw is a function of key, step and i, whatever the number of
+    Each binarization has its own key and a step that counts its evaluations, both in a shared
+    variable. The random number of weight i is a function of key, step and i, whatever the number of
     threads. Functions compiled from the binarization advance the step.
 
     Parameters
@@ -29,17 +30,17 @@ class PhiloxStream:
         self.binarizations = 0
 
     def new_state(self):
-        """The shared variable (key, step) of one more binarization."""
+        """The shared variable (key, step) for another binarization."""
         key = self.seed + (self.binarizations << 32)
         self.binarizations += 1
         return theano.shared(np.array([key, 0], dtype="uint64"), "binarization_state")
 
 
 class Binarize(Op):
-    """float32 weights of any shape and a float32 scalar H to weights of -H and +H.
+    """Maps float32 weights of any shape and a float32 scalar H to weights of -H and +H.
 
-    With a third input (key, step), +H is drawn with probability hard_sigmoid(W / H), and there is a
-    second output: the next (key, step).
+    With a third input (key, step), a weight is +H with probability hard_sigmoid(W / H), and there
+    is a second output: the next (key, step).
     """
 
     __props__ = ("stochastic",)
@@ -59,7 +60,7 @@ class Binarize(Op):
         return [shapes[0], *shapes[2:]]
 
     def grad(self, inputs, output_grads):
-        # As of the plain expression: a condition passes no gradient on.
+        # As in the plain expression, where a condition has no gradient.
         zeros = [x.zeros_like() for x in inputs[:2]]
         return zeros + [theano.gradient.DisconnectedType()() for _ in inputs[2:]]
 
@@ -69,8 +70,8 @@ class Binarize(Op):
 
 
 def applicable(W, H, stream=None):
-    """Whether `binarize` computes the plain expression: the types are its own, and the stream, if
-    there is one, is a :class:`PhiloxStream`."""
+    """Whether `binarize` can replace the plain expression: it has the right types, and the stream,
+    if there is one, is a :class:`PhiloxStream`."""
     W, H = (T.as_tensor_variable(x) for x in (W, H))
     return (
         enabled()
@@ -80,8 +81,8 @@ def applicable(W, H, stream=None):
 
 
 def binarize(W, H, stream=None):
-    """Weights `W`, binarized to -H or +H by their sign (zero is +H, NaN is -H) or, given a
-    :class:`PhiloxStream`, drawn again at each evaluation.
+    """Binarize weights `W` to -H or +H: by their sign (zero becomes +H, NaN becomes -H) or, given a
+    :class:`PhiloxStream`, by sampling at each evaluation.
 
     Parameters
     ----------
@@ -106,8 +107,8 @@ def binarize(W, H, stream=None):
 
 
 def binarized(variable):
-    """Whether a Theano variable is the output of :func:`binarize`, or a part of it, flipped or not:
-    all its values are -H or +H."""
+    """Whether all values of a Theano variable are -H or +H: it is the output of :func:`binarize`,
+    or a part of that, flipped or not."""
     while variable.owner is not None and isinstance(variable.owner.op, Subtensor):
         variable = variable.owner.inputs[0]
     return variable.owner is not None and isinstance(variable.owner.op, Binarize)

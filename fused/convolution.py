@@ -1,10 +1,10 @@
 """3x3 convolution, threaded and vectorized, for the networks of CIFAR-10 and SVHN.
 
-With binarized filters, on processors with AVX-512: by additions (binary_convolution.cpp), as
-products with binarized weights are (product.py); a graph rewrite replaces the other op by that one.
-Otherwise by Winograd's minimal filtering (winograd.h), F(4x4, 3x3), with 4 times fewer
-multiplications than a direct convolution; with binarized filters F(2x2, 3x3), with 2.25 times
-fewer: its transforms only add and halve, so +-1 stay exact.
+On processors with AVX-512, a graph rewrite replaces a convolution with binarized filters by an op
+that uses additions (binary_convolution.cpp), as for products with binarized weights (product.py).
+All other convolutions use Winograd's minimal filtering (winograd.h): F(4x4, 3x3) has 4 times fewer
+multiplications than a direct convolution. Binarized filters use F(2x2, 3x3), with 2.25 times fewer,
+because its transforms only add and halve, so that +-1 stay exact.
 
 Reference: ``theano.tensor.nnet.conv2d(input, filters, border_mode=1)`` and its gradients.
 """
@@ -24,11 +24,11 @@ from .product import INSTRUCTIONS
 def conv3x3(input, filters):
     """Convolve with 3x3 filters, stride 1 and a zero border of one pixel: images keep their size.
 
-    A true convolution: filters are flipped. Results do not depend on the number of threads. Up to
-    512 channels, errors stay below 5e-6 of the largest value of the output, for gradients 1e-5.
-    Where inputs are small integers and filters come from :func:`fused.binarize` with H = 1, the
-    output is exact. What is not finite makes NaN of all its tile, at most 4 pixels further than in
-    the reference.
+    This is a true convolution, which flips the filters. Results do not depend on the number of
+    threads. For up to 512 channels, errors stay below 5e-6 of the largest value of the output, and
+    below 1e-5 for gradients. If inputs are small integers and filters come from
+    :func:`fused.binarize` with H = 1, the output is exact. A value that is not finite turns its
+    whole tile into NaN, at most 4 pixels further than in the reference.
 
     Parameters
     ----------
@@ -44,14 +44,14 @@ def conv3x3(input, filters):
     TypeError
         For variables that are not 4D and float32.
     ValueError
-        When the function runs, for filters that are not 3x3 or have other channels than the input.
+        When the function runs, if filters are not 3x3 or do not fit the channels of the input.
     """
     return Convolution()(input, filters)
 
 
 def applicable(layer, input):
-    """Whether conv3x3 computes the convolution of a :class:`lasagne.layers.Conv2DLayer`, and is
-    faster: with fewer filters than a vector has lanes it is not.
+    """Whether conv3x3 can compute the convolution of a :class:`lasagne.layers.Conv2DLayer`, and is
+    faster. It is not if there are fewer filters than lanes in a vector.
 
     Parameters
     ----------
@@ -85,8 +85,9 @@ class _Op(Op):
 
 
 class Convolution(_Op):
-    """Images and filters to the convolution or, if `transposed`, gradients of its output and
-    filters to those of its input; in tiles of `tile` x `tile` outputs, 2 or 4."""
+    """Maps images and filters to the convolution or, if `transposed`, the gradient with respect to
+    its output and filters to the gradient with respect to its input. Tiles have `tile` x `tile`
+    outputs; `tile` is 2 or 4."""
 
     __props__ = ("transposed", "tile")
     params_type = ParamsType(transposed=bool_t)
@@ -115,7 +116,7 @@ class Convolution(_Op):
 
 
 class BinaryConvolution(Convolution):
-    """`Convolution` with filters all of whose values are -H or +H, on processors with AVX-512."""
+    """`Convolution` for filters that consist of -H and +H, on processors with AVX-512."""
 
     __props__ = ("transposed",)
     source = "binary_convolution.cpp"
@@ -127,7 +128,8 @@ class BinaryConvolution(Convolution):
 
 
 class _FilterGradient(_Op):
-    """The convolution's input and gradients of its output to those of the filters."""
+    """Maps the input of a convolution and the gradient with respect to its output to the gradient
+    with respect to the filters."""
 
     function = "convolution::filter_gradient_arrays"
 
@@ -150,7 +152,7 @@ def fuse_binarized_filters(node):
     return [Convolution(tile=2)(*node.inputs)]
 
 
-# After the graph is simplified, as products are.
+# After the graph is simplified, as for products.
 theano.compile.optdb.register(
     "fuse_binarized_filters", theano.gof.TopoOptimizer(fuse_binarized_filters), 1.65, "fast_run"
 )

@@ -18,7 +18,7 @@ from .op import Op, check, enabled
 class _Normalization(Op):
     __props__ = ("epsilon", "on_variance", "rectify")
     source = "normalization.cpp"
-    # Values at run time, not constants of the code: all such ops share their compiled code.
+    # Values at run time, not constants in the code, so that all such ops share compiled code.
     params_type = ParamsType(epsilon=float64, on_variance=bool_t, rectify=bool_t)
 
     def __init__(self, epsilon, on_variance, rectify):
@@ -28,10 +28,10 @@ class _Normalization(Op):
 
 
 class BatchNorm(_Normalization):
-    """float32 x (batch, channels, ...), gamma and beta (channels,) to y, of the shape of x, and
-    the mean and standard deviation (channels,) of x.
+    """Maps float32 x (batch, channels, ...), gamma and beta (channels,) to y, of the shape of x,
+    and the mean and standard deviation (channels,) of x.
 
-    y = gamma (x - mean) / s + beta, then rectified if `rectify`; s is sqrt(std^2 + epsilon) if
+    y is gamma (x - mean) / s + beta, rectified if `rectify`; s is sqrt(std^2 + epsilon) if
     `on_variance`, otherwise std + epsilon.
     """
 
@@ -61,7 +61,7 @@ class BatchNorm(_Normalization):
 
 
 class BatchNormGrad(_Normalization):
-    """Gradients with respect to x, gamma and beta, given that with respect to y."""
+    """Maps the gradient with respect to y to the gradients with respect to x, gamma and beta."""
 
     function = "normalization::backward"
 
@@ -87,7 +87,7 @@ def applicable(x, gamma, beta, axes, nonlinearity):
 
 
 def batch_norm(x, gamma, beta, epsilon, on_variance, nonlinearity):
-    """Normalizes x of shape (batch, channels, ...) by its own mean and standard deviation.
+    """Normalize x of shape (batch, channels, ...) by its mean and standard deviation.
 
     Parameters
     ----------
@@ -100,11 +100,11 @@ def batch_norm(x, gamma, beta, epsilon, on_variance, nonlinearity):
     Returns
     -------
     (y, mean, std)
-        y = nonlinearity(gamma (x - mean) / s + beta), of the shape of x; the others with axes of
-        size 1 but for the channels.
+        y = nonlinearity(gamma (x - mean) / s + beta) has the shape of x. In mean and std, all axes
+        but that of the channels have size 1.
     """
     a, bias = _without_bias(x)
-    # A bias shifts x and its mean alike. It stays in the graph, so that it has a gradient: zero.
+    # A bias shifts x and its mean equally. It stays in the graph, so that its gradient is zero.
     y, mean, std = BatchNorm(float(epsilon), on_variance, nonlinearity is rectify)(
         a, _of_channels(gamma), _of_channels(beta) + 0 * bias
     )
@@ -113,8 +113,7 @@ def batch_norm(x, gamma, beta, epsilon, on_variance, nonlinearity):
 
 
 def moments(x):
-    """(mean, variance) of each column of `x`, a float32 matrix: what its batch normalization, which
-    itself is not needed, would be by."""
+    """The mean and the variance of each column of `x`, a float32 matrix."""
     zeros = T.zeros(x.shape[1:], "float32")
     _, mean, std = BatchNorm(1.0, True, False)(x, zeros, zeros)
     return mean, T.sqr(std)
@@ -123,7 +122,7 @@ def moments(x):
 def _without_bias(x):
     """(a, b) such that `x` is a plus the vector b along the second axis.
 
-    Looks through a max pooling, which leaves a constant where it is.
+    Max pooling commutes with adding a constant, so b may also be added before a max pooling.
     """
     node = x.owner
     if node is not None and isinstance(node.op, Pool) and node.op.mode == "max":
@@ -138,7 +137,7 @@ def _without_bias(x):
 
 
 def _of_channels(x):
-    """`x`, of size 1 but for the channels, as a vector."""
+    """`x`, whose axes but that of the channels have size 1, as a vector."""
     if x.ndim == 1:
         return x
     return T.addbroadcast(x, 0, *range(2, x.ndim)).dimshuffle(1)
@@ -150,18 +149,18 @@ def normalized_axes(axes, input_shape):
     Parameters
     ----------
     axes : None, int or iterable of int
-        None: all but the second. Those below 0 count from the last.
+        None means all but the second. Negative numbers count from the last axis.
     input_shape : tuple of int or None
 
     Returns
     -------
     tuple of int
-        From 0 on.
+        Numbers from 0.
 
     Raises
     ------
     ValueError
-        If the size of another axis is not known, or if there is no such axis.
+        If another axis has an unknown size, or if there is no such axis.
     """
     if axes is None:
         axes = [axis for axis in range(len(input_shape)) if axis != 1]
@@ -175,7 +174,7 @@ def normalized_axes(axes, input_shape):
 
 
 def tracked(running, batch, alpha):
-    """`batch`, in a graph that also moves the running statistic towards it.
+    """The value of `batch`, in a graph that also moves the running statistic towards it.
 
     Every function compiled from that graph updates
     running <- (1 - alpha) running + alpha batch.
@@ -184,24 +183,25 @@ def tracked(running, batch, alpha):
     ----------
     running : shared variable
     batch : Theano expression
-        The statistic of the batch, of the shape of `running`.
+        The statistic of the batch; has the shape of `running`.
     alpha : float or Theano scalar
 
     Returns
     -------
     Theano expression
     """
-    # A default update belongs to a variable, not to its storage: a clone that shares the storage
-    # carries it, so that only graphs with this clone in them update the statistic.
+    # A default update belongs to a variable, not to its storage. The update is given to a clone
+    # that shares the storage, so that only graphs with this clone update the statistic.
     clone = running.clone()
     clone.default_update = (1 - alpha) * clone + alpha * batch
     return batch + 0 * clone
 
 
 def take_over(layer):
-    """The nonlinearity of a layer that batch normalization is to follow, or None.
+    """Take the nonlinearity from a layer before batch normalization, and return it, or None.
 
-    The layer is left with the identity, and without its bias, which beta makes redundant.
+    The nonlinearity of the layer becomes the identity. Its bias, which beta makes redundant, is
+    removed.
     """
     nonlinearity = getattr(layer, "nonlinearity", None)
     if nonlinearity is not None:

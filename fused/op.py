@@ -1,5 +1,4 @@
-"""The base of all fused ops, C++ of kernels/ on all threads; and the switch between them and plain
-graphs."""
+"""The base class of all fused ops, whose C++ is in kernels/, and the switch to plain graphs."""
 
 import contextlib
 import ctypes
@@ -16,7 +15,7 @@ KERNELS = Path(__file__).parent / "kernels"
 
 
 def enabled():
-    """Whether graphs that are built or compiled now get the fused ops, which need a compiler."""
+    """Whether graphs that are built or compiled now use the fused ops, which need a compiler."""
     in_python = theano.config.mode == "FAST_COMPILE" or theano.config.linker == "py"
     return (
         os.environ.get("BINARYCONNECT_FUSED") != "0"
@@ -40,7 +39,7 @@ def disabled():
 
 
 def sources():
-    """The files of kernels/. Any may include any other: ops are compiled again if one changes."""
+    """The files of kernels/. If one changes, all ops are compiled again: files include others."""
     return sorted(KERNELS.rglob("*.cpp")) + sorted(KERNELS.rglob("*.h"))
 
 
@@ -50,15 +49,15 @@ def _version():
 
 
 class Op(theano.Op):
-    """A Theano op that calls a C++ function of its inputs, of pointers to its outputs and of the
+    """A Theano op that calls a C++ function with its inputs, pointers to its outputs, and the
     fields of its `params_type`.
 
     Attributes
     ----------
     source, function : str
-        A file of kernels/, and the function in it.
+        A file of kernels/, and the function in that file.
     instructions : tuple of str
-        What the code needs of the processor, whatever processor THEANO_FLAGS name.
+        The instructions that the code needs, whatever processor THEANO_FLAGS name.
     """
 
     __props__ = ()
@@ -71,7 +70,7 @@ class Op(theano.Op):
         return [str(KERNELS)]
 
     def c_compile_args(self):
-        # No contraction of a * b + c into one rounding: results do not depend on the processor.
+        # a * b + c is rounded twice, never once, so that results do not depend on the processor.
         return ["-fopenmp", "-ffp-contract=off", *(f"-m{name}" for name in self.instructions)]
 
     def c_init_code(self):
@@ -88,8 +87,8 @@ class Op(theano.Op):
 
 
 def check(op, variables, *types):
-    """Raises a TypeError unless each variable has its type: "float32 2" has 2 axes, "float32" any
-    number."""
+    """Raise a TypeError unless each variable has its type: "float32 2" means 2 axes, "float32" any
+    number of axes."""
     for variable, expected in zip(variables, types, strict=True):
         given = f"{variable.dtype} {variable.ndim}"
         if expected not in (given, variable.dtype):
@@ -97,11 +96,11 @@ def check(op, variables, *types):
 
 
 def _one_thread():
-    """Leaves a child of fork one thread: the threads of OpenMP's pool are its parent's, and the
-    child would wait for them for ever."""
+    """Limit a forked child to one thread. The threads of OpenMP's pool stay with the parent, and
+    the child would wait for them for ever."""
     try:
         ctypes.CDLL("libgomp.so.1", mode=os.RTLD_NOLOAD).omp_set_num_threads(1)
-    except OSError:  # no op has run
+    except OSError:  # no op has run yet
         return
     machine.load_blas().scipy_openblas_set_num_threads(1)
 

@@ -1,9 +1,9 @@
 """2x2 max pooling, threaded and vectorized, for the networks of CIFAR-10 and SVHN.
 
 A graph rewrite replaces ``theano.tensor.signal.pool.pool_2d(input, (2, 2), ignore_border=True)`` on
-4D float32 variables, and its gradient, by these ops. Reference: the replaced ops, which these equal
-bit for bit. As in Theano, where several of the four pixels are the maximum each of them gets the
-whole gradient. A NaN is the maximum; in Theano only where it is the first pixel.
+4D float32 variables, and its gradient, by these ops. Reference: the replaced ops; results are equal
+bit for bit. As in Theano, if several of the four pixels are the maximum, each gets the whole
+gradient. A NaN is the maximum; in Theano only if it is the first pixel.
 """
 
 import theano
@@ -14,7 +14,7 @@ from .op import Op, enabled
 
 
 class MaxPool(Op):
-    """float32 images (batch, channels, height, width) to their halves."""
+    """Maps float32 images (batch, channels, height, width) to images of half the size."""
 
     source = "pooling.cpp"
     function = "pooling::max_pool"
@@ -29,7 +29,8 @@ class MaxPool(Op):
 
 
 class MaxPoolGradient(Op):
-    """The images and the gradient of their halves to the gradient of the images."""
+    """Maps the images, and the gradient with respect to the output, to the gradient with respect to
+    the images."""
 
     source = "pooling.cpp"
     function = "pooling::max_pool_gradient"
@@ -42,7 +43,7 @@ class MaxPoolGradient(Op):
 
 
 def applicable(node):
-    """Whether these ops compute what a node of Theano's pooling does."""
+    """Whether these ops can replace a node of Theano's pooling."""
     if not (node.op.mode == "max" and node.op.ignore_border and node.op.ndim == 2):
         return False
     *tensors, size, stride, pad = node.inputs

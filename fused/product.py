@@ -1,9 +1,9 @@
 """Products with binarized weights by additions, on processors with AVX-512: tables of signed sums
 instead of BLAS.
 
-A graph rewrite replaces ``T.dot(x, Wb)`` and its gradient ``T.dot(y, Wb.T)`` by this op where `Wb`
-comes from :func:`fused.binarize`. Reference: those products. Sums are taken in another order than
-BLAS takes them, so they differ by rounding; sums of integers below 2^24 are the same.
+A graph rewrite replaces ``T.dot(x, Wb)`` and its gradient ``T.dot(y, Wb.T)`` by this op if `Wb`
+comes from :func:`fused.binarize`. Reference: these products. The order of additions is not that of
+BLAS, so results differ by rounding; sums of integers below 2^24 are equal.
 """
 
 from original_stack import machine
@@ -20,8 +20,8 @@ INSTRUCTIONS = ("avx512f", "avx512dq")
 
 
 class BinaryProduct(Op):
-    """float32 matrices x (rows, inputs) and W, all of whose values are -H or +H, to x W or, if
-    `transposed`, x W^T."""
+    """Maps float32 matrices x (rows, inputs) and W, whose values are -H or +H, to x W or, if
+    `transposed`, to x W^T."""
 
     __props__ = ("transposed",)
     source = "product.cpp"
@@ -42,7 +42,7 @@ class BinaryProduct(Op):
 
 
 def applicable(x, W):
-    """Whether `BinaryProduct` computes the product of `x` with `W` or its transpose, and this
+    """Whether `BinaryProduct` can compute the product of `x` with `W` or its transpose, and this
     processor has the instructions."""
     return (
         enabled()
@@ -64,7 +64,7 @@ def fuse_product(node):
     return applicable(x, weights) and [BinaryProduct(transposed)(x, weights)]
 
 
-# After the graph is simplified, before its products are given to BLAS (BlasOpt, 1.7).
+# After the graph is simplified, but before products are given to BLAS (BlasOpt, 1.7).
 theano.compile.optdb.register(
     "fuse_product", theano.gof.TopoOptimizer(fuse_product), 1.65, "fast_run"
 )

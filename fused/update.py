@@ -1,9 +1,9 @@
-"""A graph rewrite that makes one pass of a parameter's whole update.
+"""A graph rewrite that computes the whole update of a parameter in one pass.
 
-The optimizers of Lasagne and `binary_connect.clipping_scaling` state an update as several
-expressions: for Adam the two moments and the weights. Theano would compute them one by one, and
-the gradient twice. The rewrite gathers the elementwise expressions behind the new values of shared
-variables into one op, which computes them together, in place. Reference: these expressions.
+Lasagne's optimizers and `binary_connect.clipping_scaling` state an update as several expressions:
+for Adam, the two moments and the weights. Theano would compute them one by one, and the gradient
+twice. The rewrite gathers the elementwise expressions for the new values of shared variables into
+one op, which computes them together and in place. Reference: these expressions.
 """
 
 import numpy as np
@@ -16,13 +16,14 @@ from .op import Op, enabled
 
 
 class Update(Op):
-    """Elementwise functions of equally shaped float32 tensors and of scalars (tensors with every
-    axis broadcastable), all in one pass. The first inputs are the old values of the outputs.
+    """Elementwise functions of float32 tensors of one shape and of scalars (tensors that are
+    broadcastable along every axis), in one pass. The first inputs are the old values of the
+    outputs.
 
     Parameters
     ----------
     scalar_op : theano.scalar.Composite
-        What is computed for each element.
+        The function of the elements.
     inplace : bool
         Whether outputs take the memory of the old values.
     """
@@ -112,7 +113,7 @@ def _elementwise(variable, type):
 
 
 def _cone(new):
-    """The elementwise nodes that lead to `new`."""
+    """The elementwise nodes from which `new` is computed."""
     nodes, todo = set(), [new]
     while todo:
         variable = todo.pop()
@@ -123,8 +124,8 @@ def _cone(new):
 
 
 def _groups(new_values):
-    """`new_values` put together where they have expressions in common, as those of a weight and of
-    its moments have: [(new values, nodes)]."""
+    """Group the `new_values` that have expressions in common, as a weight and its moments have:
+    [(new values, nodes)]."""
     groups = []
     for new in new_values:
         news, nodes = [new], _cone(new)
@@ -136,9 +137,9 @@ def _groups(new_values):
 
 
 def _update(old, new, nodes):
-    """`new`, an expression of `nodes` from the values `old` and others, as outputs of one op; None
-    where that cannot be."""
-    # Nodes that others need too are computed apart, and taken as they are.
+    """`new`, which `nodes` compute from the values `old` and others, as outputs of one op; None if
+    that is not possible."""
+    # Nodes that other nodes need too are computed separately and become inputs.
     inside, order = set(), graph.io_toposort([], new)
     for node in reversed(order):
         clients = {client for client, _ in node.outputs[0].clients}
@@ -160,8 +161,8 @@ def _update(old, new, nodes):
     if not all(_elementwise(x, new[0].type) for x in results):
         return None
 
-    # From tensors to their elements. Constants become inputs: layers that differ in them only
-    # share their compiled code.
+    # From tensors to their elements. Constants become inputs, so that layers that differ only in
+    # constants share compiled code.
     inner = list(fgraph.inputs)
     for node in fgraph.toposort():
         inner += [x for x in node.inputs if isinstance(x, T.Constant) and x.dtype == "float32"]
@@ -183,7 +184,7 @@ def _update(old, new, nodes):
 
 
 class FuseUpdates(theano.gof.Optimizer):
-    """Replaces the elementwise updates of float32 shared variables by :class:`Update`."""
+    """Replace the elementwise updates of float32 shared variables by :class:`Update`."""
 
     def apply(self, fgraph):
         if not enabled():
@@ -214,7 +215,7 @@ def update_in_place(node):
     return False
 
 
-# Before gradients are merged into products (BlasOpt, 1.7); in place where Theano does it.
+# Before gradients are merged into products (BlasOpt, 1.7); in place when Theano works in place.
 theano.compile.optdb.register("fuse_updates", FuseUpdates(), 1.6, "fast_run")
 theano.compile.optdb.register(
     "update_in_place",

@@ -1,11 +1,11 @@
 """Layers of +-1 by exclusive or and population count (Binarized Neural Networks, Courbariaux et
 al., 2016, arXiv:1602.02830, section 1.5 and Algorithms 4 and 5), exact for rows of any length.
 
-A bit is 1 for +1 and 0 for -1, 64 to a uint64 word: bit i of a row in word i // 64, bits beyond the
-end are 0. A product of n signs is n - 2 popcount(x xor w) (kernels/xnor/counts.h). The kernel is
-the fastest that the processor has, of AVX-512 with VPOPCNTDQ, AVX2 and plain C++;
-BINARYCONNECT_XNOR=avx512|avx2|plain chooses another. References: the products of integers that the
-docstrings name.
+A bit is 1 for +1 and 0 for -1. A uint64 word holds 64 bits: bit i of a row is in word i // 64, and
+bits beyond the end are 0. A product of n signs is n - 2 popcount(x xor w) (kernels/xnor/counts.h).
+There are kernels for AVX-512 with VPOPCNTDQ, for AVX2 and in plain C++; the fastest that the
+processor has is used unless BINARYCONNECT_XNOR=avx512|avx2|plain chooses another. References: the
+products of integers that the docstrings name.
 """
 
 from original_stack import machine
@@ -23,7 +23,7 @@ KERNELS = {"avx512": ("avx512f", "avx512_vpopcntdq"), "avx2": ("avx2",), "plain"
 
 
 def kernels():
-    """Names of the kernels that this processor has, the fastest first."""
+    """Names of the kernels that this processor can run, the fastest first."""
     return [name for name, needed in KERNELS.items() if machine.has(*needed)]
 
 
@@ -33,7 +33,7 @@ def words(n):
 
 
 def pack_bits(bits):
-    """Booleans (..., n) as words (..., words(n)): what the ops take, by numpy."""
+    """Booleans (..., n) as words (..., words(n)), which the ops take. Computed by numpy."""
     bits = np.asarray(bits, bool)
     padded = np.zeros((*bits.shape[:-1], 64 * words(bits.shape[-1])), bool)
     padded[..., : bits.shape[-1]] = bits
@@ -41,14 +41,14 @@ def pack_bits(bits):
 
 
 def unpack_bits(words, n):
-    """The first `n` of the bits of words (m,), as booleans."""
+    """The first `n` bits of words (m,), as booleans."""
     octets = words.astype("<u8").view(np.uint8)
     return np.unpackbits(octets, count=n, bitorder="little").astype(bool)
 
 
 def panels(weights):
-    """Weights, words (units, words), in the order of the products' memory: (ceil(units / 8), words,
-    8), by numpy."""
+    """Weights as words (units, words), arranged as the products read them: (ceil(units / 8), words,
+    8). Computed by numpy."""
     units, n = weights.shape
     padded = np.zeros((-(-units // PANEL) * PANEL, n), np.uint64)
     padded[:units] = weights
@@ -61,10 +61,11 @@ def pack(x):
 
 
 def planes(pixels):
-    """The bits of uint8 `pixels` (rows, n) as words (rows, 8, words(n)): plane p has bit p of each.
+    """The bits of uint8 `pixels` (rows, n) as words (rows, 8, words(n)): plane p has bit p of each
+    pixel.
 
-    With s_p = +-1 the bits of plane p, sum_p 2^p s_p is 2 pixel - 255: the product with these rows
-    is that with the input 2 pixel - 255.
+    If s_p = +-1 are the bits of plane p, sum_p 2^p s_p is 2 pixel - 255. A product with these rows
+    is therefore the product with the input 2 pixel - 255.
     """
     return _Op("planes", "bits", ("uint8 2",), "uint64", 3)(pixels)
 
@@ -75,18 +76,18 @@ def dot(bits, panels, inputs, units):
     Parameters
     ----------
     bits : uint64 variable of shape (rows, words) or (rows, planes, words)
-        x of +-1; of several planes, the sum of 2^p times plane p (see `planes`). Bits of 0 in both
-        `bits` and `panels` may lie anywhere between the inputs.
+        x of +-1. With several planes, x is the sum of 2^p times plane p (see `planes`). Bits that
+        are 0 both in `bits` and in `panels` may lie anywhere between the inputs.
     panels : uint64 variable
-        Weights of +-1; see the function of this name.
+        Weights of +-1, see the function `panels`.
     inputs, units : int
         The shape of W; (2^planes - 1) inputs is below 2^30.
 
     Raises
     ------
     ValueError
-        When the function runs, for arrays that do not fit, or a BINARYCONNECT_XNOR that the
-        processor does not have.
+        When the function runs, if arrays do not fit, or if the processor does not have the kernel
+        that BINARYCONNECT_XNOR names.
     """
     bits = T.as_tensor_variable(bits)
     if bits.ndim == 2:
@@ -95,16 +96,18 @@ def dot(bits, panels, inputs, units):
 
 
 def convolve(bits, panels, channels, filters):
-    """``T.nnet.conv2d(x, W, border_mode=1)``, a true convolution of 3x3 with stride 1 and a border
-    of zeros, which are neither +1 nor -1; int32 (batch, rows, columns, filters).
+    """``T.nnet.conv2d(x, W, border_mode=1)`` as int32 (batch, rows, columns, filters).
+
+    This is a true convolution with 3x3 filters, stride 1 and a border of zeros, which are neither
+    +1 nor -1.
 
     Parameters
     ----------
     bits : uint64 variable of shape (batch, rows, columns, words(channels))
         x of +-1.
     panels : uint64 variable
-        Of weights (filters, 9 words(channels)): those of `pack_bits` of (filters, 9, channels),
-        where 3 i + j is tap (i, j) of the filter.
+        The function `panels` of weights (filters, 9 words(channels)), which `pack_bits` makes of
+        (filters, 9, channels); tap (i, j) of a filter has index 3 i + j.
     channels, filters : int
 
     Raises
@@ -122,7 +125,8 @@ def convolve_pixels(pixels, panels, channels, filters):
     ----------
     pixels : uint8 variable of shape (batch, channels, rows, columns)
     panels : uint64 variable
-        Of `pack_bits` of weights (filters, 9 channels), taps before channels.
+        The function `panels` of the `pack_bits` of weights (filters, 9 channels), taps before
+        channels.
     channels, filters : int
         255 x 9 channels is below 2^30.
     """
@@ -138,7 +142,7 @@ def threshold(sums, thresholds, negative):
     sums : int32 variable of shape (..., units)
     thresholds : int32 variable of shape (units,)
     negative : uint64 variable of shape (words(units),)
-        A bit for each unit that is +1 below its threshold.
+        The bit of a unit is 1 if the unit is +1 below its threshold.
     """
     sums = T.as_tensor_variable(sums)
     if not sums.ndim:
@@ -148,10 +152,11 @@ def threshold(sums, thresholds, negative):
 
 
 def pool(bits, negative):
-    """What `threshold` gives after 2x2 max pooling of the sums, computed from what it gives before.
+    """The bits that `threshold` gives after 2x2 max pooling of the sums, computed from the bits
+    before the pooling.
 
-    It is the disjunction of each four pixels or, where `negative`, the conjunction. The borders of
-    odd images are ignored.
+    A bit is the disjunction of four pixels or, if its unit is `negative`, their conjunction. The
+    borders of odd images are ignored.
 
     Parameters
     ----------
@@ -162,7 +167,7 @@ def pool(bits, negative):
 
 
 class _Op(Op):
-    """A function of kernels/xnor/ to an output of `ndim` axes; None: those of the first input."""
+    """A function in kernels/xnor/. Its output has `ndim` axes; None means as many as the input."""
 
     __props__ = ("name", "source", "types", "dtype", "ndim")
 
@@ -182,7 +187,7 @@ class _Op(Op):
 
 
 class _Product(_Op):
-    """A product with weights of that shape: values at run time, so that all layers share their
+    """A product with weights of a shape. The sizes are values at run time, so that all layers share
     compiled code."""
 
     __props__ = (*_Op.__props__, "inputs", "units")
