@@ -1,4 +1,4 @@
-// Weights to -H and +H, by their sign or by draws; see binarization.py.
+// Binarizes weights to -H and +H by their sign or by random numbers; see binarization.py.
 #include "common.h"
 
 #ifdef __SSE2__
@@ -10,7 +10,7 @@ namespace binarization
 
 // Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011), COUNTERS
 // counters at a time. Each of the four 32-bit words of a counter is the lower half of a 64-bit
-// number; what the upper half holds does not matter.
+// number; the content of the upper half does not matter.
 #if defined(__AVX512F__)
 enum { COUNTERS = 8 };
 #elif defined(__AVX2__)
@@ -20,7 +20,7 @@ enum { COUNTERS = 2 };
 #endif
 typedef uint64_t numbers __attribute__((vector_size(8 * COUNTERS), may_alias));
 
-// Product of the lower halves, 64 bits each.
+// The products of the lower halves, 64 bits each.
 static inline numbers widening_product(numbers a, numbers b)
 {
 #if defined(__AVX512F__)
@@ -34,8 +34,8 @@ static inline numbers widening_product(numbers a, numbers b)
 #endif
 }
 
-// The draws of counters (8 group, step) to (8 group + 7, step): word w of counter 8 group + c is
-// draws[16 (w / 2) + 2 c + w % 2].
+// The random words of counters (8 group, step) to (8 group + 7, step): word w of counter
+// 8 group + c is draws[16 (w / 2) + 2 c + w % 2].
 static void philox(uint64_t group, uint64_t step, uint64_t key, uint32_t draws[32])
 {
     const numbers zero = {0}, low = zero + 0xffffffffu;
@@ -73,7 +73,8 @@ static void by_sign(PyArrayObject *W, PyArrayObject *H, PyArrayObject **Wb)
     });
 }
 
-// Each group of 32 weights has 32 draws; a draw's upper 24 bits are a uniform number in [0, 1).
+// Each group of 32 weights has 32 random words. The upper 24 bits of a word are a uniform number in
+// [0, 1).
 static void by_draw(PyArrayObject *W, PyArrayObject *H, PyArrayObject *state, PyArrayObject **Wb,
                     PyArrayObject **next_state)
 {

@@ -1,6 +1,6 @@
 // 3x3 convolution with filters of -H and +H by additions; see convolution.py and signed_sums.h.
 //
-// A table serves all filters and the nine places of its pixel under a filter.
+// A table serves all filters, and the nine positions that its pixel has under a filter.
 //     tables  [rows of pixels][groups of four channels][pixels of a row, border included][16]
 //     signs   [panels of filters][rows of a filter][words][columns of a filter][PANEL]
 
@@ -16,7 +16,7 @@ using signed_sums::TABLE;
 using signed_sums::WORD;
 static_assert(int(LANES) == signed_sums::LANES, "an index has a lane per filter");
 
-enum { PIXELS = 8 };      // of a row, by PANEL filters: their sums stay in registers
+enum { PIXELS = 8 };      // pixels of a row; with PANEL filters, their sums stay in registers
 enum { BAND = 2 };        // rows of outputs at a time
 enum { CACHE_LINE = 16 }; // floats
 
@@ -37,7 +37,7 @@ struct Filters {
     const float *data;
     long of_output, of_input; // strides, in floats
     bool turned;              // by 180 degrees
-    // Bit i: whether the weight of input first + i, at (row, column) of the square, is negative.
+    // Bit i is 1 if the weight of input first + i at (row, column) of the square is negative.
     uint32_t negative(long output, long first, long n, long row, long column) const
     {
         const long tap = turned ? 8 - row * 3 - column : row * 3 + column;
@@ -91,7 +91,7 @@ static void make_tables(const float *row, const Geometry &g, float *tables)
     }
 }
 
-// Adds to sums[PIXELS][PANEL] what a row of the input gives through a row of the filters.
+// Adds to sums[PIXELS][PANEL] the products of a row of the input with a row of the filters.
 static inline __attribute__((always_inline)) void add_row(const float *tables, const Geometry &g,
                                                           const uint32_t *signs, __m512 (*sums)[2])
 {
@@ -118,8 +118,8 @@ static inline __attribute__((always_inline)) void add_row(const float *tables, c
     }
 }
 
-// All of one image, with scratch for the tables of BAND + 2 rows of pixels and for BAND rows of
-// the outputs of a panel, channels last.
+// Convolves one image. The scratch memory holds the tables of BAND + 2 rows of pixels, and BAND
+// rows of the outputs of a panel, channels last.
 static void convolve_image(const float *image, const uint32_t *signs, float H, const Geometry &g,
                            float *output, float *scratch)
 {

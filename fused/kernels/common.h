@@ -1,5 +1,5 @@
-// What every op needs: arrays, errors, threads. An op is a function of its inputs, of pointers to
-// its outputs and of its parameters; op.py calls it within `fails`.
+// What every op needs: arrays, errors and threads. An op is a function of its inputs, of pointers
+// to its outputs, and of its parameters; op.py calls it within `fails`.
 #pragma once
 
 #include <Python.h>
@@ -33,7 +33,7 @@ template <class... Values>
     throw Raised();
 }
 
-// Runs an op. Whether it failed, with Python's exception set.
+// Runs an op, and returns whether it failed. Then Python's exception is set.
 template <class Op>
 bool fails(Op op)
 {
@@ -47,7 +47,7 @@ bool fails(Op op)
     return true;
 }
 
-// Runs body(begin, end) on each thread, for a part of [0, n) each; on one thread where `work`,
+// Runs body(begin, end) on all threads, each for a part of [0, n). Runs it on one thread if `work`,
 // about the number of elements, is too little to share.
 template <class Body>
 void parallel(long n, long work, Body body)
@@ -102,7 +102,8 @@ inline int type_of(const uint64_t *)
     return NPY_UINT64;
 }
 
-// Makes *output a C-contiguous array of T of this shape, kept if it already is one. Its data.
+// Makes *output a C-contiguous array of T of this shape, unless it already is one. Returns its
+// data.
 template <class T>
 T *prepare(PyArrayObject **output, const std::vector<npy_intp> &shape)
 {

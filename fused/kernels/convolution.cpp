@@ -7,16 +7,15 @@
 // PANEL channels:
 //     tiles    [TILE * TILE][panels of channels][tiles][PANEL]
 //     filters  [TILE * TILE][panels of filters][channels][PANEL]
-// which is also the order in which the products read them: nothing is repacked.
+// which is also the order in which the products read them, so that nothing is repacked.
 #include "winograd.h"
 
 namespace convolution
 {
 
-enum { ROWS = LANES / 2 }; // rows that, by 2 vectors of a product, stay in registers
+enum { ROWS = LANES / 2 }; // rows; with 2 vectors each, a product stays in registers
 
-// A stack of images (count, channels, height, width) seen as rows of tiles, those of one image
-// after those of another.
+// A stack of images (count, channels, height, width) as rows of tiles, image after image.
 template <int M>
 struct Images {
     enum { TILE = M + 2 };
@@ -64,9 +63,9 @@ static void read_pixels(const float *from, long plane_size, long planes, long pi
     }
 }
 
-// Transforms one row of tiles of one panel of channels. F is Input (tiles overlap and reach
-// `border` = 1 pixel over the edge, where images are zero) or OutputAdjoint (border 0). `strip` is
-// scratch for F::IN pixel rows, channels last.
+// Transforms one row of tiles of one panel of channels. F is Input or OutputAdjoint. With Input,
+// tiles overlap and extend `border` = 1 pixel over the edge, where images are zero; with
+// OutputAdjoint, the border is 0. `strip` is scratch memory for F::IN pixel rows, channels last.
 template <class F, int M>
 static void transform_tile_row(const Images<M> &images, long row, long panel, float *strip,
                                float *tiles, long stride)
@@ -85,7 +84,7 @@ static void transform_tile_row(const Images<M> &images, long row, long panel, fl
                          tiles + t * PANEL + lane, images.TILE * stride, stride);
 }
 
-// The inverse way: one row of transformed products to the pixels of one panel of channels.
+// The inverse: transforms one row of products to the pixels of one panel of channels.
 template <int M>
 static void write_tile_row(const Images<M> &images, long row, long panel, float *strip,
                            const float *tiles, long stride)
@@ -100,8 +99,8 @@ static void write_tile_row(const Images<M> &images, long row, long panel, float 
                  std::min<long>(M, images.height - top) * images.width, images.width);
 }
 
-// product[ROWS][PANEL] of ROWS rows of a panelled left matrix, its `depth` columns in panels
-// `panel_stride` apart, with right[depth][PANEL].
+// product[ROWS][PANEL] of ROWS rows of the left matrix with right[depth][PANEL]. The `depth`
+// columns of the left matrix are in panels, which are `panel_stride` apart.
 static inline void multiply(const float *left, long panel_stride, long depth, const float *right,
                             float *product)
 {
@@ -144,20 +143,20 @@ static inline void multiply_transposed(const float *left, long depth, const floa
     }
 }
 
-// About how many tiles are in work at a time. Fewer would read filters (or sums of their gradient)
-// too often, more would not stay in the cache.
+// About how many tiles are processed at a time. With fewer, filters (or sums of their gradient)
+// would be read too often; more would not stay in the cache.
 enum { FORWARD_CHUNK = 128, GRADIENT_CHUNK = 256 };
 
-// Floats from the matrix of one product to that of the next, of `rows` times PANEL. The same
-// element of all of them is used together: a power of two would put them in the same few lines of
-// the cache.
+// Floats from the matrix of one product, of `rows` times PANEL, to the next matrix. The same
+// element of all matrices is used together, so with a power of two, they would all be in the same
+// few lines of the cache.
 static long product_stride(long rows)
 {
     return (rows + 1) * PANEL;
 }
 
-// In how many chunks of whole rows to work: about `tiles` tiles in each, as many chunks for each of
-// `threads` threads.
+// The number of chunks of whole rows: each has about `tiles` tiles, and each of `threads` threads
+// has the same number of chunks.
 template <int M>
 static long count_chunks(const Images<M> &images, long tiles, long threads)
 {
@@ -231,8 +230,8 @@ static void convolve(const Images<M> input, const float *filters, const long *st
     }
 }
 
-// The gradient with respect to the filters, (output.channels, input.channels, 3, 3), contiguous:
-// the adjoint of each step of convolve. The order of all sums is independent of the number of
+// The gradient with respect to the filters, (output.channels, input.channels, 3, 3), contiguous. It
+// uses the adjoint of each step of convolve. The order of sums does not depend on the number of
 // threads.
 template <int M>
 static void filter_gradient(const Images<M> input, const Images<M> output, float *gradient)

@@ -1,5 +1,5 @@
-// Images as the convolutions see them: vectors of channels, in panels of PANEL channels, where
-// Theano keeps planes of pixels.
+// The layout of images in convolutions: vectors of channels, in panels of PANEL channels. Theano's
+// layout is planes of pixels.
 #pragma once
 
 #include "common.h"
@@ -37,8 +37,8 @@ static inline __attribute__((always_inline)) void transpose(vec *square)
     }
 }
 
-// Copies from strip, channels last, where each row of `width` pixels takes `columns` places, to
-// `pixels` consecutive pixels of `planes` planes.
+// Copies from `strip` to `pixels` consecutive pixels of `planes` planes. In `strip`, channels are
+// last, and each row of `width` pixels takes `columns` places.
 static void write_pixels(const float *strip, long columns, float *to, long plane_size, long planes,
                          long pixels, long width)
 {
@@ -67,8 +67,8 @@ static void write_pixels(const float *strip, long columns, float *to, long plane
     }
 }
 
-// Memory kept from call to call (fresh pages cost more than the transforms); at least `floats`
-// long.
+// Memory for at least `floats` floats, which is kept from call to call, because new pages cost more
+// than the transforms.
 static float *workspace(long floats)
 {
     static float *memory = NULL;
@@ -83,8 +83,8 @@ static float *workspace(long floats)
     return memory;
 }
 
-// Raises unless filters are (filters, channels, 3, 3) for images of so many channels or, if
-// transposed, of so many filters.
+// Raises unless filters are (filters, channels, 3, 3) and fit the channels of the images. If
+// transposed, the channels of the images must fit the number of filters.
 static void check_filters(PyArrayObject *images, PyArrayObject *filters, bool transposed)
 {
     const npy_intp *shape = PyArray_DIMS(filters), channels = PyArray_DIM(images, 1);

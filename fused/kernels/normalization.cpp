@@ -4,11 +4,11 @@
 namespace normalization
 {
 
-enum { PANEL = 128 };   // channels side by side, at most
-enum { PARTIALS = 16 }; // sums: the same whatever the number of threads and the processor
+enum { PANEL = 128 };   // channels side by side at most
+enum { PARTIALS = 16 }; // partial sums, whatever the number of threads and the processor
 
-// Channels [first, first + width) of arrays (rows, channels, area): at most PANEL where area is 1,
-// otherwise one.
+// Channels [first, first + width) of arrays (rows, channels, area). The width is at most PANEL if
+// area is 1, otherwise it is 1.
 struct Block {
     long rows, channels, area, first, width;
     double n() const { return (double)rows * area; }
@@ -17,7 +17,7 @@ struct Block {
 struct Options {
     double epsilon;
     bool on_variance, rectify;
-    // What x - mean is divided by.
+    // The divisor of x - mean.
     double divisor(double std) const
     {
         return on_variance ? sqrt(std * std + epsilon) : std + epsilon;
@@ -111,7 +111,7 @@ static void differentiate(const Block block, const Options options, const float 
         shift[c] = beta[block.first + c];
         scale[c] = gamma[block.first + c] / options.divisor(stds[block.first + c]);
     }
-    if (options.rectify) // slope 0.5 (1 + sgn z); what is not finite in dy or z stays
+    if (options.rectify) // slope 0.5 (1 + sgn z); values of dy or z that are not finite stay so
         fill(block, dx, [&](long i, long c) {
             const float z = (x[i] - mean[c]) * scale[c] + shift[c];
             return z > 0 ? dy[i] : z < 0 ? dy[i] - dy[i] : 0.5f * dy[i] + z;
@@ -125,7 +125,7 @@ static void differentiate(const Block block, const Options options, const float 
         dbeta[block.first + c] = totals[c];
         dgamma[block.first + c] = totals_d[c] / by;
         mean_dy[c] = totals[c] / block.n();
-        // ds/dstd / std: where all values are equal d is zero and its factor does not matter.
+        // ds/dstd / std. If all values are equal, d is zero and its factor does not matter.
         const double slope = options.on_variance ? 1 / by : std > 0 ? 1 / std : 0;
         factor_d[c] = gamma[block.first + c] * totals_d[c] / (by * by * block.n()) * slope;
     }
@@ -134,8 +134,8 @@ static void differentiate(const Block block, const Options options, const float 
     });
 }
 
-// Checks that x, of shape (rows, channels, ...), has a number of each vector per channel. Runs
-// body(block) for blocks of all channels.
+// Checks that each vector has one number for each channel of x (rows, channels, ...). Runs
+// body(block) for blocks that cover all channels.
 template <class Body>
 static void for_blocks(PyArrayObject *x, std::initializer_list<PyArrayObject *> vectors, Body body)
 {

@@ -1,4 +1,4 @@
-// 2x2 max pooling, stride 2, borders of odd images ignored; see pooling.py.
+// 2x2 max pooling with stride 2. The borders of odd images are ignored; see pooling.py.
 #include "common.h"
 
 namespace pooling
@@ -10,7 +10,7 @@ static inline float larger(float a, float b)
     return a > b || a != a ? a : b;
 }
 
-// The four pixels of a window, of rows `upper` and `lower`, and their maximum.
+// The four pixels of a window in the rows `upper` and `lower`, and their maximum.
 struct Window {
     float a, b, c, d;
     Window(const float *upper, const float *lower, long x)
@@ -39,7 +39,7 @@ static void max_pool(PyArrayObject *input, PyArrayObject **output)
     });
 }
 
-// What is the maximum gets the gradient: each of several equal pixels, and NaN.
+// The maximum gets the gradient. Each of several equal pixels gets it, and NaN does.
 static void max_pool_gradient(PyArrayObject *input, PyArrayObject *output_gradient,
                               PyArrayObject **gradient)
 {

@@ -6,11 +6,11 @@ namespace product
 
 using namespace signed_sums;
 
-enum { ROWS = 8 };  // of x at once
-enum { WORDS = 4 }; // whose tables (16 KiB) stay in the fastest cache
+enum { ROWS = 8 };  // rows of x at once
+enum { WORDS = 4 }; // words at once; their tables (16 KiB) stay in the fastest cache
 
-// Weights; element (input, unit) is data[input * of_input + unit * of_unit], where one of the two
-// strides is 1.
+// Weights. Element (input, unit) is data[input * of_input + unit * of_unit]; one of the strides is
+// 1.
 struct Weights {
     const float *data;
     long inputs, units, of_input, of_unit;
@@ -18,7 +18,7 @@ struct Weights {
     long panels() const { return fused::ceil_div(units, PANEL); }
 };
 
-// Signs [panels][words][PANEL]: bit i of a word is that of its input i; 0 beyond the matrix.
+// Signs [panels][words][PANEL]. Bit i of a word is the sign of its input i, or 0 beyond the matrix.
 static void pack_signs(const Weights w, uint32_t *signs)
 {
     const long words = w.words();
@@ -47,7 +47,7 @@ static void pack_signs(const Weights w, uint32_t *signs)
     });
 }
 
-// The table of four inputs from x on; inputs from `n` on are zero.
+// The table of the four inputs that begin at x. Inputs `n` and later are zero.
 static inline __m512 table_of(const __m512 *sign, const float *x, long n)
 {
     __m512 term[4];

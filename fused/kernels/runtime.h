@@ -1,4 +1,4 @@
-// What the ops set for the whole process: threads and memory; see fused/__init__.py.
+// Settings of threads and memory that the ops make for the whole process; see fused/__init__.py.
 #pragma once
 
 #include <omp.h>
@@ -10,8 +10,8 @@
 #include <thread>
 #include <vector>
 
-// OpenBLAS runs on OpenMP's threads, as these ops do: two pools of threads would wait for each
-// other at every change from a product to an op, milliseconds at a time.
+// OpenBLAS runs on OpenMP's threads, like these ops. With two pools of threads, one would wait for
+// the other at every change from a product to an op, milliseconds at a time.
 extern "C" {
 typedef void (*blas_job)(int thread, void *data, int argument);
 typedef void (*blas_jobs)(int wait, blas_job job, int jobs, size_t size, void *data, int argument);
@@ -42,7 +42,8 @@ inline void settle_process()
     if (scipy_openblas_set_threads_callback_function)
         scipy_openblas_set_threads_callback_function(run_blas_jobs);
 #ifdef __GLIBC__
-    // Large arrays of one step serve the next: new pages take longer than most ops.
+    // The next step uses the large arrays of this step again, because new pages take longer than
+    // most ops.
     mallopt(M_MMAP_MAX, 0);
     mallopt(M_TRIM_THRESHOLD, 0x7fffffff);
 #endif

@@ -1,12 +1,12 @@
 // Products with weights of -H and +H by additions, on processors with AVX-512.
 //
-// Four inputs a, b, c, d with either sign have sixteen sums: a register full, made once for all
-// units. Bit i of an index says that the i-th input has a minus:
+// Four inputs a, b, c, d have sixteen signed sums. They fill a register, and are computed once for
+// all units. Bit i of an index is 1 if input i has a minus sign:
 //     0000  a+b+c+d    0001 -a+b+c+d    0010  a-b+c+d    0011 -a-b+c+d
 //     0100  a+b-c+d    0101 -a+b-c+d    0110  a-b-c+d    0111 -a-b-c+d
 //     1000  a+b+c-d    1001 -a+b+c-d    ...              1111 -a-b-c-d
-// Each unit takes the sum that the signs of its four weights say: one permutation and one addition
-// serve 64 weights, four each of sixteen units.
+// The signs of its four weights select the sum of a unit. One permutation and one addition serve 64
+// weights: four weights of each of sixteen units.
 #pragma once
 
 #include "common.h"
@@ -16,13 +16,13 @@
 namespace signed_sums
 {
 
-enum { LANES = 16 };        // numbers to a register
-enum { PANEL = 2 * LANES }; // units side by side: two registers
-enum { WORD = 32 };         // inputs whose signs, of a unit, are a word
-enum { GROUPS = WORD / 4 }; // of four inputs to a word
-enum { TABLE = LANES };     // numbers of a table
+enum { LANES = 16 };        // numbers in a register
+enum { PANEL = 2 * LANES }; // units side by side, in two registers
+enum { WORD = 32 };         // inputs whose signs are in a word of a unit
+enum { GROUPS = WORD / 4 }; // groups of four inputs in a word
+enum { TABLE = LANES };     // numbers in a table
 
-// 1 or, where bit `input` of the lane is set, -1. Products with these are exact.
+// -1 if bit `input` of the lane is set, otherwise 1. Products with these are exact.
 static inline __m512 sign_of(int input)
 {
     __m512 sign;
@@ -54,7 +54,7 @@ struct Signs {
     {
     }
     Signs() = default;
-    // Goes on to the next four inputs: only the lowest four bits of an index count.
+    // Moves to the next four inputs: only the lowest four bits of an index count.
     void next()
     {
         word[0] = _mm512_srli_epi32(word[0], 4);
@@ -62,12 +62,12 @@ struct Signs {
     }
 };
 
-// Adds to the sums of a panel's units those that their signs take from a table.
+// Adds to the sums of the units of a panel the numbers that their signs select from a table.
 static inline __attribute__((always_inline)) void add(__m512 table, const Signs &signs,
                                                       __m512 sums[2])
 {
     sums[0] = _mm512_add_ps(sums[0], _mm512_permutexvar_ps(signs.word[0], table));
-    // Half of the sums by multiply-adds: they run beside additions.
+    // Half of the sums use multiply-adds, which run in parallel with additions.
     const __m512 other = _mm512_permutexvar_ps(signs.word[1], table);
     sums[1] = _mm512_fmadd_ps(other, _mm512_set1_ps(1), sums[1]);
 }

@@ -1,4 +1,4 @@
-// The arrays of an elementwise update; update.py writes its loop.
+// The arrays of an elementwise update, whose loop update.py writes.
 #pragma once
 
 #include "common.h"
@@ -8,7 +8,7 @@
 namespace update
 {
 
-// Equally shaped inputs; the first of them are the old values of the outputs.
+// Inputs of the same shape; the first of them are the old values of the outputs.
 class Tensors
 {
 public:

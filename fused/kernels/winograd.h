@@ -7,8 +7,8 @@
 namespace convolution
 {
 
-// One-dimensional transforms; the two-dimensional ones apply them to columns, then rows. F(2, 3)
-// evaluates polynomials at 0, 1, -1 and infinity.
+// One-dimensional transforms. Two-dimensional transforms apply them to columns and then to rows.
+// F(2, 3) evaluates polynomials at 0, 1, -1 and infinity.
 template <int M>
 struct Input; // B^T d
 template <int M>
@@ -52,8 +52,8 @@ struct Output<2> {
     }
 };
 
-// F(4, 3) at 0, ROOT / 2, -ROOT / 2, ROOT, -ROOT and infinity: errors are a fifth of those of 0, 1,
-// -1, 2, -2 and infinity.
+// F(4, 3) at 0, ROOT / 2, -ROOT / 2, ROOT, -ROOT and infinity. Errors are a fifth of the errors
+// with the points 0, 1, -1, 2, -2 and infinity.
 static const float ROOT = 1.41421356f;
 
 template <>
@@ -126,8 +126,8 @@ struct FilterAdjoint<4> {
     }
 };
 
-// out = F in F^T, where element (i, j) of in is at in + i * in_row + j * in_column, and of out
-// likewise (in floats).
+// out = F in F^T. Element (i, j) of in is at in + i * in_row + j * in_column, in floats; likewise
+// for out.
 template <class F>
 static inline void transform(const float *in, long in_row, long in_column, float *out, long out_row,
                              long out_column)

@@ -1,11 +1,11 @@
-// Signs, pixels and sums to bits; see xnor.py.
+// Converts signs, pixels and sums to bits; see xnor.py.
 #include "planes.h"
 
 namespace xnor
 {
 
-// Packs rows of `size` numbers: bit i of row `row` is is_one(row, i), then flipped where that bit
-// of `flips` is set.
+// Packs rows of `size` numbers. Bit i of row `row` is is_one(row, i), flipped if bit i of `flips`
+// is set.
 template <class IsOne>
 static void pack_rows(long rows, long size, const uint64_t *flips, uint64_t *to, IsOne is_one)
 {

@@ -5,10 +5,11 @@
 namespace xnor
 {
 
-// Patches of 3x3, one for each pixel of images with a border of zeros, tap (i, j) of a true
-// convolution at (row + 1 - i, column + 1 - j). Taps outside the image read as bits 0, i.e. -1;
-// `border` computes the correction for each of 16 edge cases. The class of a pixel is the sum of:
-// 1, nothing is above it; 2, nothing below it; 4, nothing to its left; 8, nothing to its right.
+// Patches of 3x3, one for each pixel of images with a border of zeros. Tap (i, j) of a true
+// convolution is at (row + 1 - i, column + 1 - j). Taps outside the image read as bits 0, i.e. -1;
+// `border` computes the correction for each of 16 edge cases. The class of a pixel is the sum of 1
+// if nothing is above it, 2 if nothing is below it, 4 if nothing is to its left, and 8 if nothing
+// is to its right.
 //     5 1 1  9      one row:  7 3 3 11      one column: 13      one pixel: 15
 //     4 0 0  8                                          12
 //     4 0 0  8                                          12
@@ -38,7 +39,7 @@ static inline int outside(int row_class, int tap)
            (row_class & 4 && tap % 3 == 2) || (row_class & 8 && tap % 3 == 0);
 }
 
-// Of bits [batch][height][width][words / 9].
+// Patches of bits [batch][height][width][words / 9].
 struct BitPatches : Patches {
     const uint64_t *data;
     const uint64_t *rows(long first, long end, uint64_t *scratch) const
@@ -59,7 +60,7 @@ struct BitPatches : Patches {
     }
 };
 
-// Of the 8 planes of pixels [batch][channels][height][width]: bit (tap, channel) of a patch.
+// Patches of the 8 planes of pixels [batch][channels][height][width], with bits (tap, channel).
 struct PixelPatches : Patches {
     const uint8_t *data;
     long channels;
@@ -89,8 +90,9 @@ struct PixelPatches : Patches {
     }
 };
 
-// The bases of 16 classes of pixels, whose taps have `channels` bits and begin `step` apart: an
-// inner tap gives `channels`, and an outer one 2 popcount(w), so that nothing is left of it.
+// The bases of the 16 classes of pixels. Taps have `channels` bits and begin `step` apart. A tap
+// inside the image adds `channels`. A tap outside adds 2 popcount(w), which cancels what it
+// contributes.
 static std::vector<int32_t> border(const Weights &w, long channels, long step, long planes)
 {
     const long units = w.number * PANEL;

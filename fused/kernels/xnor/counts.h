@@ -1,13 +1,13 @@
 // Products of +-1 by exclusive or and population count; see xnor.py.
 //
-// A bit is 1 for +1 and 0 for -1. Of n products of signs those are +1 whose bits agree, the others
-// -1; with d = popcount(x xor w) bits that differ,
+// A bit is 1 for +1 and 0 for -1. A product of two signs is +1 if their bits agree, otherwise -1.
+// If d = popcount(x xor w) of n bits differ,
 //     x . w = (n - d) - d = n - 2 popcount(x xor w)
 // For example, n = 4:  x = + + - -  0011    (bit 0 at the right)
 //                      w = + - - +  1001    x xor w = 1010, d = 2, x . w = 1 - 1 + 1 - 1 = 0
-// Bit i of a row is in word i / 64; bits beyond the end are 0. Weights lie in panels of PANEL
-// units, [panels][words][PANEL], so that a vector holds a word of each of PANEL units and is
-// compared with one word of a row: counts need no sum over lanes, and rows of any length waste
+// Bit i of a row is in word i / 64; bits beyond the end are 0. Weights are in panels of PANEL
+// units, [panels][words][PANEL]. A vector holds one word of each of PANEL units and is compared
+// with one word of a row, so that counts need no sum over lanes, and rows of any length waste
 // nothing.
 #pragma once
 
@@ -21,10 +21,11 @@ namespace xnor
 {
 
 enum { PANEL = 8 };          // units side by side
-enum { ROWS = 4, WIDE = 4 }; // a tile: ROWS rows by WIDE panels stay in registers
+enum { ROWS = 4, WIDE = 4 }; // a tile of ROWS rows by WIDE panels stays in registers
 
-// Bits that differ between R rows and U panels, plane p counted 2^p times: counts[R][U * PANEL].
-// A row is `planes` times `words` words, `stride` from the next row.
+// counts[R][U * PANEL]: the number of bits that differ between R rows and U panels; plane p counts
+// 2^p times. A row has `planes` times `words` words and begins `stride` words after the previous
+// row.
 typedef void (*Tile)(const uint64_t *rows, long stride, long planes, long words,
                      const uint64_t *panels, int32_t *counts);
 
@@ -80,8 +81,8 @@ count_avx512(const uint64_t *rows, long stride, long planes, long words, const u
 }
 
 // Population counts of nibbles from a table (Mula, Kurz and Lemire, "Faster population counts using
-// AVX2 instructions", 2018), summed in bytes as long as these cannot overflow. The compiler's
-// vectors, not the intrinsics: these cannot be inlined where the rest may use AVX-512.
+// AVX2 instructions", 2018), summed in bytes as long as these cannot overflow. This uses the
+// compiler's vectors, because intrinsics cannot be inlined if the other code may use AVX-512.
 typedef uint8_t bytes __attribute__((vector_size(32)));
 typedef char chars __attribute__((vector_size(32)));
 typedef uint64_t lanes __attribute__((vector_size(32)));
@@ -138,12 +139,12 @@ count_avx2(const uint64_t *rows, long stride, long planes, long words, const uin
 struct Kernel {
     const char *name;
     bool available;
-    Tile tiles[4]; // of ROWS rows, then of 1; each of WIDE panels, then of 1
+    Tile tiles[4]; // ROWS x WIDE, ROWS x 1, 1 x WIDE and 1 x 1 rows and panels
 };
 #define TILES(count) {count<ROWS, WIDE>, count<ROWS, 1>, count<1, WIDE>, count<1, 1>}
 
-// The kernel that the environment's BINARYCONNECT_XNOR names, otherwise the fastest that the
-// processor has.
+// The kernel that the environment variable BINARYCONNECT_XNOR names, otherwise the fastest one that
+// the processor can run.
 static const Kernel &chosen_kernel()
 {
 #ifdef __x86_64__

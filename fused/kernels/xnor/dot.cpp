@@ -4,7 +4,7 @@
 namespace xnor
 {
 
-// Rows as they lie.
+// Rows in memory, as they are.
 struct Rows {
     const uint64_t *data;
     long planes, stride;

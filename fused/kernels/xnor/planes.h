@@ -6,7 +6,7 @@
 namespace xnor
 {
 
-// The bits of 8 bytes as planes: byte p of the result has bit p of each of them.
+// The bits of 8 bytes as planes: byte p of the result has bit p of each byte.
 static inline uint64_t transpose(uint64_t x)
 {
     uint64_t t = (x ^ (x >> 7)) & 0x00AA00AA00AA00AAu;
@@ -17,7 +17,7 @@ static inline uint64_t transpose(uint64_t x)
     return x ^ t ^ (t << 28);
 }
 
-// `n` bytes to 8 planes of `words` words.
+// Converts `n` bytes to 8 planes of `words` words.
 static void split_planes(const uint8_t *bytes, long n, long words, uint64_t *to)
 {
     memset(to, 0, 64 * words);

@@ -6,7 +6,7 @@
 namespace xnor
 {
 
-enum { BLOCK_ROWS = 64, BLOCK_BYTES = 1 << 18 }; // of weights, to stay in the second-level cache
+enum { BLOCK_ROWS = 64, BLOCK_BYTES = 1 << 18 }; // weights, to stay in the second-level cache
 
 // Weights of an array of panels.
 struct Weights {
@@ -34,10 +34,11 @@ static void check_sums(long inputs, long planes)
                                  planes);
 }
 
-// out[n][units] = base[class of the row][number * PANEL] - 2 counts, for the `n` rows of `source`;
-// the base is what the product is where no bit differs. A source has `planes`; `scratch()`, words
-// that a block of rows needs; `rows(first, end, scratch)`, where these lie, and `row_class(row)`.
-// Each thread has one of its own, so that the compiler knows that scratch is not part of it.
+// out[n][units] = base[class of the row][number * PANEL] - 2 counts, for the `n` rows of `source`.
+// The base is the product if no bit differs. A source has `planes`; `scratch()`, the number of
+// words that a block of rows needs; `rows(first, end, scratch)`, where these rows lie; and
+// `row_class(row)`. Each thread has its own source, so that the compiler knows that scratch is not
+// part of it.
 template <class Source>
 static void multiply(Source source, long n, const Weights &w, const std::vector<int32_t> &bases,
                      int32_t *out)
