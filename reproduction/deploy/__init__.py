@@ -1,1 +1,1 @@
-"""A trained run as one file that predicts."""
+"""Trained networks in one file, and predictions with them."""

@@ -1,21 +1,21 @@
-"""A trained network with binary weights and activations in one file, run by exclusive or and
-population count (Binarized Neural Networks, section 1.5): its outputs are those of the Theano
-network, bit for bit.
+"""A trained network with binary weights and activations in one file. It runs by exclusive or and
+population count (Binarized Neural Networks, section 1.5), and its outputs equal the outputs of the
+Theano network, bit for bit.
 
-The file, version 1, is an .npz archive without pickles, as network.py's:
+The file, version 1, is an .npz archive without pickles, as in network.py:
 
 - `manifest`: JSON text with `format` "bnn", `version` 1, `image` ([channels, rows, columns]),
   `layers`, and what the network was: `dataset`, `protocol`, `method`, `seed`, `test_error` (in
   percent). A layer has `kind` ("dense" or "convolution": 3x3, true, zero border of one pixel),
   `shape` of its weights ([inputs, units] or [filters, channels, 3, 3]) and `pool` (2x2 maximum of
-  its sums). The first takes 2 pixel - 255 of pixels from 0 to 255, the others +1 and -1.
-- `weights0`, `weights1`, ...: uint64, a bit each, 1 for +1 and 0 for -1, in the order of the
-  weights in C; bit i in word i // 64, the rest of the last word is 0.
-- `threshold0`, ...: int32, and `negative0`, ...: uint64, of each unit of all layers but the last,
-  into which bias, batch normalization and sign are folded: a unit is +1 where its sum is at least
-  the threshold, or less where its bit of `negative` is 1 (bits as in the weights).
-- `bias`, `mean`, `gamma`, `inv_std`, `beta`: float32, of each unit of the last layer, which gives
-  (sum + bias - mean) * gamma * inv_std + beta, from left to right, each rounded to float32.
+  its sums). The first layer takes 2 pixel - 255 for pixels from 0 to 255; the others take +1, -1.
+- `weights0`, `weights1`, ...: uint64, one bit for each weight, 1 for +1 and 0 for -1, in C order;
+  bit i is in word i // 64, and the rest of the last word is 0.
+- `threshold0`, ... (int32) and `negative0`, ... (uint64), for each unit of all layers but the last:
+  bias, batch normalization and sign, folded. A unit is +1 if its sum is at least the threshold, or,
+  if its bit of `negative` is 1, if its sum is less (bits as in the weights).
+- `bias`, `mean`, `gamma`, `inv_std`, `beta`: float32, for each unit of the last layer, which gives
+  (sum + bias - mean) * gamma * inv_std + beta, from left to right, rounded to float32 at each step.
 """
 
 import math
@@ -35,9 +35,9 @@ LAST = ("bias", "mean", "gamma", "inv_std", "beta")
 
 
 class Network(network.Network):
-    """A network from its file's manifest and arrays; see the page's head.
+    """A network from the manifest and arrays of its file; see the head of this module.
 
-    Its kernels are chosen when it runs: see fused/xnor.py.
+    The kernels are chosen when the network runs, see fused/xnor.py.
     """
 
     BATCH = 50  # images whose sums fit into the processor's caches
@@ -76,8 +76,10 @@ class Network(network.Network):
         """The sums of the last layer, int32 (batch, units), for pixels `x`."""
         layers = self.manifest["layers"]
         _, rows, columns = self.manifest["image"]
-        area = 1  # pixels of a row of `x`: a dense layer's inputs are (channels, area), bits are
-        for i, layer in enumerate(layers):  # (area, channels), each pixel's in words of its own
+        # A dense layer has inputs (channels, area), but a row of `x` has bits (area, channels), where
+        # each pixel begins a new word.
+        area = 1
+        for i, layer in enumerate(layers):
             W = unpack(self.arrays[f"weights{i}"], layer["shape"])
             if layer["kind"] == "convolution":
                 filters, channels = W.shape[:2]
@@ -105,35 +107,34 @@ class Network(network.Network):
 
 
 def _panels(W):
-    """Weights (units, areas, inputs of each), booleans, for the products."""
+    """Weights as booleans (units, areas, inputs of an area), arranged for the products."""
     return xnor.panels(xnor.pack_bits(W).reshape(len(W), -1))
 
 
 def pack(weights):
-    """Weights of +-1, of any shape, as the file has them."""
+    """Weights of +-1, of any shape, packed as in the file."""
     return xnor.pack_bits(np.ravel(weights) > 0)
 
 
 def unpack(words, shape):
-    """Booleans of that shape, of weights as the file has them."""
+    """Weights that are packed as in the file, as booleans of a shape."""
     return xnor.unpack_bits(words, math.prod(shape)).reshape(shape)
 
 
 def pixels(images):
-    """Raw pixels as the uint8 that the first layer takes."""
+    """Raw pixels as uint8, which the first layer takes."""
     images = np.asarray(images)
     return images if images.dtype == np.uint8 else np.rint(images).astype(np.uint8)
 
 
 def normalized(sums, arrays):
-    """Outputs of the last layer, float32, of its sums."""
+    """Outputs of the last layer, float32, from its sums."""
     bias, mean, gamma, inv_std, beta = (arrays[name] for name in LAST)
     return (sums.astype(np.float32) + bias - mean) * gamma * inv_std + beta
 
 
 def check(manifest, arrays):
-    """Raise what `reproduction.deploy.predict.load` takes for damage unless the arrays are what the
-    manifest says, and fit."""
+    """Raise one of `errors.DAMAGE` unless the arrays are as the manifest says, and fit together."""
     bits = {}
 
     def of_layer(i, layer, units):

@@ -25,12 +25,12 @@ COMPILERS = ("gcc", "cc", "clang")
 
 
 def write(folder, deployed, images):
-    """Write a network as C, and compare its scores with the network's.
+    """Write a network as C, and compare the scores of both.
 
     Parameters
     ----------
     folder : Path
-        Made if it is missing. The files are named after data set, protocol and method.
+        Made if it is missing. The names of the files are data set, protocol and method.
     deployed : network.Network or bnn_network.Network
     images : uint8 array of shape (n, *image)
 
@@ -123,7 +123,7 @@ def sources(deployed, name):
 
 @dataclass
 class _Needs:
-    """What the runtime needs of a network, and what the head of the source says of it."""
+    """What the runtime needs of a network, and the facts for the head of the source."""
 
     constants: list  # definitions
     macros: dict
@@ -260,7 +260,7 @@ def _bnn(deployed):
 
 
 def _taps(size, pool):
-    """Pairs of a position of the output and a tap of three that lies inside, along an axis."""
+    """Number of pairs of an output position and one of three taps that lies inside, on an axis."""
     return sum(0 <= i + j < size for i in range(size // pool * pool) for j in (-1, 0, 1))
 
 
@@ -270,9 +270,9 @@ def scores_of(path, deployed, images):
     Parameters
     ----------
     path : Path
-        Its header lies beside it.
+        The C file, which has its header beside it.
     deployed : network.Network or bnn_network.Network
-        The network that it was made from.
+        The network from which the file was made.
     images : uint8 array of shape (n, *image)
 
     Returns

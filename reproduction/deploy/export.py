@@ -31,17 +31,17 @@ from reproduction.training.model import Model
 def export(trained, dataset, raw):
     """The deployable network of a run.
 
-    A run with binary weights is exported with them (section 2.6, method 1), whatever its own test
-    weights. Their batch-norm statistics are recomputed where the protocol does so or where those of
-    training belong to sampled weights. Other runs keep real weights.
+    A run with binary weights is exported with binary weights (section 2.6, method 1), whatever its
+    test weights were. Their batch-norm statistics are recomputed if the protocol does so, or if the
+    statistics of training belong to sampled weights. Other runs keep real weights.
 
     Parameters
     ----------
     trained : TrainedRun
     dataset : datasets.Dataset
-        The run was trained on it.
+        The data set on which the run was trained.
     raw : datasets.Dataset
-        The same with inputs="signed", which give the raw pixels.
+        The same data set with inputs="signed", which gives the raw pixels.
 
     Returns
     -------
@@ -88,18 +88,18 @@ def export_bnn(trained, dataset):
     ----------
     trained : TrainedRun
     dataset : datasets.Dataset
-        The run was trained on it.
+        The data set on which the run was trained.
 
     Returns
     -------
     deployed : bnn_network.Network
     unequal : int
-        The number of test images with an output that is not, bit for bit, Theano's.
+        The number of test images with an output that differs from Theano's in a bit.
 
     Raises
     ------
     UserError
-        If the last layer does not compute as bnn_network.py does.
+        If the last layer computes in another way than bnn_network.py does.
     """
     network = trained.network()
     X = T.tensor4()
@@ -137,7 +137,7 @@ def export_bnn(trained, dataset):
 
 
 def _manifest(trained, name, version, classes, dataset):
-    """What the manifests of both formats begin with."""
+    """The first part of the manifest in both formats."""
     return {
         "format": name,
         "version": version,
@@ -149,7 +149,7 @@ def _manifest(trained, name, version, classes, dataset):
 
 
 def stages(network):
-    """(layer with weights, those that follow it up to the next) from the bottom up."""
+    """Pairs from the bottom up: a layer with weights, and the layers that follow up to the next."""
     layers = lasagne.layers.get_all_layers(network)
     weights = [i for i, layer in enumerate(layers) if hasattr(layer, "W")]
     for start, end in zip(weights, [*weights[1:], len(layers)], strict=True):
@@ -166,7 +166,7 @@ def _normalization(following):
 
 
 def after(sums, layer, following):
-    """The outputs, at test time, of a layer and of those that follow it.
+    """The outputs of a layer and the layers that follow it, at test time.
 
     Pooling is left out, since a non-decreasing function commutes with the maximum.
 
@@ -175,9 +175,9 @@ def after(sums, layer, following):
     sums : float32 variable (batch, units, ...)
         The product of the layer's inputs and weights.
     layer : Layer
-        It has weights.
+        A layer with weights.
     following : list of Layer
-        They follow it, up to the next layer with weights.
+        The layers that follow it, up to the next layer with weights.
     """
     x = sums if layer.b is None else sums + layer.b.dimshuffle("x", 0, *["x"] * (sums.ndim - 2))
     x = layer.nonlinearity(x)
@@ -188,7 +188,7 @@ def after(sums, layer, following):
 
 
 def _activations(layer, following):
-    """A function from sums, integers of shape (n, units), to what `after` gives."""
+    """A function that maps sums, integers of shape (n, units), to the result of `after`."""
     sums = T.TensorType("float32", (False,) * layer.W.ndim)()
     function = theano.function([sums], after(sums, layer, following))
 
@@ -205,7 +205,7 @@ def thresholds(activations, most, units):
     Parameters
     ----------
     activations : callable
-        From integers (1, units) to activations, +1 and -1, monotonic in each unit.
+        Maps integers (1, units) to activations of +1 and -1, monotonically in each unit.
     most : int
         Sums are integers from -most to most, below 2^24, so that float32 holds them.
     units : int
@@ -214,7 +214,7 @@ def thresholds(activations, most, units):
     -------
     thresholds : int32 array of shape (units,)
     negative : bool array of shape (units,)
-        A unit is +1 where (sum >= threshold) xor negative.
+        A unit is +1 if (sum >= threshold) xor negative.
     """
 
     def positive(sums):
@@ -231,7 +231,7 @@ def thresholds(activations, most, units):
 
 
 def _affine(layer, following):
-    """Arrays of the last layer's bias and batch normalization; see bnn_network.py."""
+    """The arrays of the bias and batch normalization of the last layer; see bnn_network.py."""
     normalization = _normalization(following)
     values = {name: getattr(normalization, name).get_value() for name in bnn_network.LAST[1:]}
     if isinstance(normalization, shift_based.ShiftBatchNormLayer):
@@ -242,7 +242,7 @@ def _affine(layer, following):
 
 
 def _folded(layer, normalization):
-    """Scale and shift of each unit, float64: the layer's bias and its batch normalization."""
+    """Scale and shift of each unit, float64, from the bias and batch normalization of a layer."""
     values = {
         name: np.ravel(getattr(normalization, name).get_value()).astype(np.float64)
         for name in ("mean", "gamma", "beta")
@@ -257,8 +257,8 @@ def _folded(layer, normalization):
 
 
 def _preprocessing(trained, raw):
-    """Name and arrays of the preprocessing of test images."""
-    if trained.record["dataset"] == "mnist":  # the test set's own mean image, as published
+    """The name and the arrays of the preprocessing of test images."""
+    if trained.record["dataset"] == "mnist":  # the mean image of the test set itself, as published
         images = np.asarray(_pixels(raw.test), np.float32) / np.float32(255)
         return "centred", {"mean": np.mean(images, axis=0, dtype=np.float64).astype(np.float32)}
     if trained.record["dataset"] == "cifar10":
@@ -307,7 +307,7 @@ def write(options):
 def main(argv=None):
     parser = Parser(prog="export", description=__doc__)
     parser.add_argument("run_dir", metavar="RUN_DIR", type=folder, help="folder of a finished run")
-    parser.add_argument("--data", metavar="DIR or FILE.npz", help="what the run was trained on")
+    parser.add_argument("--data", metavar="DIR or FILE.npz", help="the data of the run")
     parser.add_argument(
         "--c", metavar="DIR", type=folder, help="also write the network as C99 to this folder"
     )

@@ -1,4 +1,4 @@
-"""Image files -> raw pixels, for `predict`. Sizes are checked before images are decoded."""
+"""Read raw pixels from image files, for `predict`. Sizes are checked before images are decoded."""
 
 import gzip
 import math
@@ -23,23 +23,23 @@ _STARTS = (b"\x89PNG", *(f"P{i}".encode() for i in range(1, 7)))
 
 
 def read_images(paths, shape, scale=None):
-    """Images of files.
+    """Read the images in files.
 
     Parameters
     ----------
     paths : list of path
-        Files of arrays (.npy, the first array of .npz, IDX; packed by gzip or not), files of one
-        picture (PNG, PGM), and folders, of which all pictures are read in the order of their names.
+        Files with arrays (.npy, the first array of .npz, IDX; also packed by gzip), files with one
+        picture (PNG, PGM), and folders. The pictures of a folder are read in the order of names.
     shape : list of int
         [channels, rows, columns].
     scale : float or None
-        Pixels from 0 to 255 are the arrays' values times `scale`. None: 1, but arrays whose values
-        are all from 0 to 1 are refused, since 1 is then likely to mean white.
+        The values of arrays times `scale` are pixels from 0 to 255. None means 1, but then arrays
+        whose values are all from 0 to 1 are refused, since 1 is likely to mean white.
 
     Returns
     -------
     names : list of (str, int or None)
-        For each image its file, and its number there if the file is one of arrays.
+        For each image its file and, if the file has arrays, its number in the file.
     images : array of shape (n, *shape)
 
     Raises
@@ -77,7 +77,7 @@ def _files(paths):
 
 
 def _read(path, shape, scale):
-    """Pixels of shape (n, *shape), or of a picture `shape`."""
+    """Pixels of shape (n, *shape), or for a picture of shape `shape`."""
     with open_regular(path) as f, reading(path, KINDS):
         available = os.fstat(f.fileno()).st_size
         start = f.read(4)
@@ -100,7 +100,7 @@ def _read(path, shape, scale):
 
 
 def _idx(f, available):
-    """The array of an IDX file of three axes."""
+    """The array of an IDX file with three axes."""
     size = struct.unpack(">4x3I", f.read(16))
     count = math.prod(size)
     if count > min(available, LARGEST):
@@ -115,7 +115,7 @@ def _pixels(path, values, shape, scale):
     """An array as pixels (n, *shape)."""
     if values.dtype.kind not in "uif":
         raise UserError(f"{path} has values of type {values.dtype}; expected numbers")
-    # In another order of the axes (channels last) as many values would be another image.
+    # With another order of axes (channels last), the same values would be another image.
     forms = [tuple(shape), (math.prod(shape),)]
     if shape[0] == 1:
         forms += [tuple(shape[1:]), (*shape[1:], 1)]
@@ -148,7 +148,7 @@ def _picture(path, f, shape):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         try:
-            picture = Image.open(f, formats=PICTURES)  # reads the head, decodes nothing
+            picture = Image.open(f, formats=PICTURES)  # reads only the head
             size = "x".join(map(str, picture.size))
         except Image.DecompressionBombError:
             size = "far more"

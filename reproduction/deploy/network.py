@@ -1,20 +1,20 @@
-"""A trained network in one file of packed binary weights, run by numpy alone. Networks with binary
-activations have another format: see bnn_network.py.
+"""A trained network in one file of packed binary weights, which needs only numpy to run. Networks
+with binary activations have another format, see bnn_network.py.
 
 The file, version 1, is an .npz archive without pickles:
 
 - `manifest`: JSON text with `format` "binaryconnect", `version` 1, `preprocessing` ("centred",
   "whitened", "contrast-normalized" or "contrast-normalized, all channels"), `image` ([channels,
-  rows, columns]), `layers`, and what the network was: `dataset`, `protocol`, `method`, `seed`,
+  rows, columns]), `layers`, and facts about the run: `dataset`, `protocol`, `method`, `seed`,
   `test_error` (in percent, as Theano computes it from these weights). A layer has `kind` ("dense"
   or "convolution": 3x3, true, zero border of one pixel), `shape` of its weights ([inputs, units] or
   [filters, channels, 3, 3]), `packed` (whether they are bits), `pool` (2x2 maximum of its output,
   before scale and shift) and `rectify` (after them).
 - `weights0`, `weights1`, ...: uint8, the bits of `numpy.packbits`, 1 for +1 and 0 for -1, in the
-  order of the weights in C; if not packed, float32 of that shape.
-- `scale0`, `shift0`, ...: float32, of each unit: batch normalization, bias and the magnitude of the
-  weights folded together. A layer gives scale * (weights and input) + shift.
-- `mean` ("centred", "whitened") and `matrix` ("whitened"): of the preprocessing.
+  C order of the weights; if not packed, float32 of that shape.
+- `scale0`, `shift0`, ...: float32, for each unit: batch normalization, bias and the magnitude of
+  the weights, folded. A layer gives scale * (product of weights and input) + shift.
+- `mean` ("centred", "whitened") and `matrix` ("whitened"): the arrays of the preprocessing.
 """
 
 import json
@@ -27,7 +27,7 @@ from reproduction.datasets import preprocessing
 
 VERSION = 1
 LARGEST = 2**30  # bytes of all weights as float32
-PREPROCESSING = {  # name -> the arrays that it needs
+PREPROCESSING = {  # {name: the arrays that it needs}
     "centred": ("mean",),
     "whitened": ("mean", "matrix"),
     "contrast-normalized": (),
@@ -36,7 +36,7 @@ PREPROCESSING = {  # name -> the arrays that it needs
 
 
 class Network:
-    """A network from its file's manifest and arrays.
+    """A network from the manifest and arrays of its file.
 
     Parameters
     ----------
@@ -118,7 +118,7 @@ class Network:
 
 
 def comparison(deployed, scores, images):
-    """How the scores of a network in another form compare with its own, in one line.
+    """Compare the scores of a network in another form with its own scores, in one line.
 
     Parameters
     ----------
@@ -146,8 +146,7 @@ def _convolve(x, W):
 
 
 def check(manifest, arrays):
-    """Raise what `reproduction.deploy.predict.load` takes for damage unless the arrays are what the
-    manifest says, and fit."""
+    """Raise one of `errors.DAMAGE` unless the arrays are as the manifest says, and fit together."""
 
     def of_layer(i, layer, units):
         need(all(type(layer[key]) is bool for key in ("packed", "rectify")), f"layer {i}")
@@ -215,6 +214,6 @@ def is_shape(value):
 
 
 def need(truth, what):
-    """ValueError with the part of the file that is wrong, unless `truth`."""
+    """Raise a ValueError that names the wrong part of the file, unless `truth`."""
     if not truth:
         raise ValueError(what)

@@ -1,5 +1,5 @@
-"""Makes the ONNX or QONNX file of a graph that onnx_graph.py describes, checks it and runs it. It
-runs by itself, in the environment of requirements-onnx.lock.
+"""Makes, checks and runs the ONNX or QONNX file of a graph that onnx_graph.py describes. This is a
+script of its own, for the environment of requirements-onnx.lock.
 
     python onnx_file.py FOLDER
 
@@ -16,10 +16,10 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 OPSET = 28
-# QONNX's tools know operators of older sets. From 13 on, a sum takes its axes as an input.
+# QONNX's tools know only older sets of operators. Since set 13, a sum takes its axes as an input.
 QONNX_OPSET = 13
 DOMAIN = "qonnx.custom_op.general"  # of BipolarQuant
-BATCH = 100  # images that a QONNX graph runs on at a time
+BATCH = 100  # images at a time for a QONNX graph
 
 
 def model(graph, constants, images):
@@ -33,7 +33,7 @@ def model(graph, constants, images):
     constants : dict of arrays
         {name: array}
     images : int or str
-        Their number in a batch, or its name if it may be any.
+        The number of images in a batch, or a name if any number is allowed.
     """
     pixels = helper.make_tensor_value_info("pixels", TensorProto.UINT8, [images, *graph["image"]])
     scores = helper.make_tensor_value_info("scores", TensorProto.FLOAT, [images, graph["classes"]])

@@ -1,10 +1,10 @@
-"""A deployed network as ONNX, of standard operators only, or as QONNX, whose BipolarQuant makes
-binary weights and activations: +1 from zero on, as here.
+"""A deployed network as ONNX, with standard operators only, or as QONNX, whose BipolarQuant makes
+binary weights and activations; zero becomes +1, as in this project.
 
 The graph takes `pixels`, uint8 of shape (images, channels, rows, columns), and gives `scores`,
-float32 of shape (images, classes). Sums of method bnn are integers below 2^24, which float32 holds,
-in whichever order a runtime adds. The graph is described here in plain Python; onnx_file.py, which
-runs in the environment of requirements-onnx.lock, makes the file, checks and runs it.
+float32 of shape (images, classes). Sums of method bnn are integers below 2^24, which are exact in
+float32 whatever the order of additions. This module describes the graph in plain Python. The script
+onnx_file.py, which runs in the environment of requirements-onnx.lock, makes, checks and runs it.
 """
 
 import json
@@ -26,7 +26,7 @@ FLOAT, INT32 = 1, 6  # TensorProto's
 
 
 def write(path, deployed, images, qonnx=False):
-    """Write a network as ONNX, and compare its scores with the network's.
+    """Write a network as ONNX, and compare the scores of both.
 
     Parameters
     ----------

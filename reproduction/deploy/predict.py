@@ -1,4 +1,4 @@
-"""Predicted classes of images, by a network that ./reproduce export made."""
+"""Predict the classes of images with a network that ./reproduce export made."""
 
 import argparse
 import csv
@@ -14,19 +14,19 @@ from reproduction.arrays import load_npz
 from reproduction.deploy import network
 from reproduction.deploy.images import read_images
 
-LARGEST = 2**30  # bytes of all arrays of a file: a guard against archives that swell
+LARGEST = 2**30  # bytes of all arrays in a file; guards against archives that unpack to more
 REMEDY = "expected a file of ./reproduce export, make it again from its run"
 
 
 def load(path, device=None):
-    """The network of a file.
+    """The network in a file.
 
     Parameters
     ----------
     path : path
     device : int or None
-        Number of the OpenCL device that it runs on, see `reproduction.deploy.opencl`. None: this
-        processor.
+        The number of the OpenCL device on which it runs, see `reproduction.deploy.opencl`. None
+        means this processor.
 
     Returns
     -------
@@ -35,8 +35,8 @@ def load(path, device=None):
     Raises
     ------
     UserError
-        If the file cannot be read, is damaged, hostile, or of another version; with a device, if
-        it is of floats, or if the device cannot be used.
+        If the file cannot be read, is damaged, hostile, or of another version. With a device, also
+        if the network has float activations, or if the device cannot be used.
     """
     try:
         with reading(path, REMEDY):
@@ -72,7 +72,7 @@ def load(path, device=None):
 def _module(name):
     """The module of a format."""
     if name == "bnn":
-        from reproduction.deploy import bnn_network  # with Theano; the other format is without
+        from reproduction.deploy import bnn_network  # loads Theano, which the other does not need
 
         return bnn_network
     network.need(name == "binaryconnect", "format")
@@ -80,7 +80,7 @@ def _module(name):
 
 
 def predict(options):
-    """The command: prints the class of each image, and sizes to standard error."""
+    """The command: prints the class of each image, and the sizes to standard error."""
     output = options.output
     if output == "":
         raise UserError("--output is empty; name a file or leave it out")
@@ -117,7 +117,7 @@ def describe_sizes(deployed):
 
 
 def _device(text):
-    """Argument type of argparse: the number of an OpenCL device."""
+    """Argument type for argparse: the number of an OpenCL device."""
     name, colon, number = text.partition(":")
     if name != "opencl" or (colon and not number.isdecimal()):
         raise argparse.ArgumentTypeError(f"{text!r} is neither opencl nor opencl:NUMBER")
@@ -137,9 +137,9 @@ def main(argv=None):
         "--scale",
         type=number_between(0, 255),
         metavar="FACTOR",
-        help="of the values of arrays, to pixels: 255 if they are from 0 to 1",
+        help="factor from values of arrays to pixels: 255 if values are from 0 to 1",
     )
-    parser.add_argument("--invert", action="store_true", help="for images dark on light")
+    parser.add_argument("--invert", action="store_true", help="for dark digits on light ground")
     parser.add_argument("--scores", action="store_true", help="print the score of each class too")
     parser.add_argument("--output", metavar="CSV", help="also write a table to this file")
     parser.add_argument(

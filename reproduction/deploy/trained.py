@@ -28,7 +28,7 @@ class TrainedRun:
     Parameters
     ----------
     path : path
-        The run's folder.
+        The folder of the run.
 
     Attributes
     ----------
@@ -37,7 +37,7 @@ class TrainedRun:
         The content of run.json.
     hp : Hyperparameters
     parameters : dict of arrays
-        {name: array} of the best epoch, in the order of ``lasagne.layers.get_all_params``.
+        {name: array} at the best epoch, in the order of ``lasagne.layers.get_all_params``.
 
     Raises
     ------
@@ -72,7 +72,8 @@ class TrainedRun:
                 )
 
     def _hold(self):
-        # Until the process ends: training it again would leave its outcome beside another model.
+        # Held until the process ends: if the run were trained again meanwhile, the result of this
+        # process would lie beside another model.
         if not os.path.isdir(self.path):
             raise UserError(f"{self.path} is not a folder; {EXPECTED}")
         try:
@@ -91,18 +92,18 @@ class TrainedRun:
             raise UserError(f"{self.path} has no {name}; {EXPECTED}") from None
 
     def network(self):
-        """The output layer of a new network with the run's parameters; its random numbers are those
-        of the run's seed."""
+        """The output layer of a new network with the parameters of the run. Its random numbers
+        follow from the seed of the run."""
         lasagne.random.set_rng(np.random.RandomState(self.record["seed"]))
         network = self._experiment.build_network(self.hp)
         variables = lasagne.layers.get_all_params(network)
         ours = {f"{i:03d}_{v.name}": _description(v.get_value()) for i, v in enumerate(variables)}
         theirs = {name: _description(array) for name, array in self.parameters.items()}
         for name in sorted(ours.keys() | theirs.keys()):
-            expected, found = ours.get(name, "no such array"), theirs.get(name, "no such array")
-            if found != expected:
+            expected, given = ours.get(name, "no such array"), theirs.get(name, "no such array")
+            if given != expected:
                 raise UserError(
-                    f"{self.path}/model.npz is of another network ({name}: {found}, expected "
+                    f"{self.path}/model.npz is of another network ({name}: {given}, expected "
                     f"{expected}); {REMEDY}"
                 )
         lasagne.layers.set_all_param_values(network, list(self.parameters.values()))
@@ -119,7 +120,7 @@ class TrainedRun:
         Raises
         ------
         UserError
-            If it cannot be loaded or its files are not those of the run.
+            If it cannot be loaded, or if its files are not the files of the run.
         """
         name = self.record["dataset"]
         unofficial = not self.record["official_data"]

@@ -33,17 +33,17 @@ def devices():
         If pyopencl is not installed, or if there is no device.
     """
     cl = pyopencl()
-    found = []
+    accessible = []
     with contextlib.suppress(cl.Error):  # no platform
         for platform in cl.get_platforms():
             with contextlib.suppress(cl.Error):  # a driver without its device
-                found += platform.get_devices()
-    if not found:
+                accessible += platform.get_devices()
+    if not accessible:
         raise UserError(
             "OpenCL finds no device; install the OpenCL of the GPU's driver, or of the processor "
             "(Debian, Ubuntu: apt-get install pocl-opencl-icd)"
         )
-    return sorted(found, key=lambda device: not device.type & cl.device_type.GPU)
+    return sorted(accessible, key=lambda device: not device.type & cl.device_type.GPU)
 
 
 def pyopencl():
@@ -54,7 +54,7 @@ def pyopencl():
     UserError
         If it is not installed.
     """
-    # Its own caches are not needed: drivers keep what they compile.
+    # pyopencl's own caches are not needed, because drivers keep compiled kernels.
     os.environ.setdefault("PYOPENCL_NO_CACHE", "1")
     os.environ.setdefault("POCL_CACHE_DIR", str(cache_directory() / "pocl"))
     os.environ.setdefault("POCL_MAX_PTHREAD_COUNT", str(machine.threads()))
@@ -86,36 +86,36 @@ def is_gpu(device):
 class Device:
     """A device with the kernels of xnor.cl.
 
-    The arrays that methods take and give lie on the device (pyopencl.array.Array). Rows of bits are
-    uint32 words, padded to an even number of them.
+    Methods take and return arrays on the device (pyopencl.array.Array). A row of bits is an even
+    number of uint32 words.
 
     Parameters
     ----------
     number : int
-        Its number in `devices()`.
+        The number of the device in `devices()`.
 
     Raises
     ------
     UserError
-        If there is no such device, or if the kernels do not build on it. What an operation raises,
-        `failures` turns into a UserError.
+        If there is no such device, or if the kernels do not build on it. `failures` turns the
+        errors of operations into UserErrors.
 
     Attributes
     ----------
     device : pyopencl.Device
     memory : int
-        Bytes that the arrays of one part of a set may take.
+        The number of bytes that the arrays for one part of a set may take.
     NoMemory : type
-        Of the error of an operation for which memory is lacking.
+        The error that an operation raises if memory is lacking.
     """
 
     def __init__(self, number=0):
-        found = devices()
-        if number >= len(found):
+        available = devices()
+        if number >= len(available):
             raise UserError(f"there is no device opencl:{number}; {LISTS}")
         self._cl = pyopencl()
         self.NoMemory = self._cl.MemoryError
-        self.device = found[number]
+        self.device = available[number]
         self.name = f"opencl:{number} ({self.device.name.strip()})"
         # Parts of a quarter of a gigabyte keep a GPU busy.
         most = self.device.global_mem_size // 4
@@ -145,7 +145,7 @@ class Device:
 
     @contextlib.contextmanager
     def failures(self):
-        """A context in which a failure of the device is a UserError."""
+        """A context in which a failure of the device becomes a UserError."""
         try:
             yield
         except self._cl.MemoryError as error:
@@ -164,7 +164,7 @@ class Device:
         return self._cl.array.to_device(self.queue, np.ascontiguousarray(array))
 
     def empty(self, shape, dtype):
-        """An array of the device whose values are not set."""
+        """A new array on the device, without values."""
         return self._cl.array.empty(self.queue, shape, dtype)
 
     def _run(self, kernel, size, group, *arguments):
@@ -177,7 +177,7 @@ class Device:
         self._kernels[kernel](self.queue, size, group, *arguments)
 
     def plain_product(self, a, b):
-        """a b of float32 (rows, depth) and (depth, units), by the unoptimized kernel."""
+        """a b for float32 (rows, depth) and (depth, units), by the unoptimized kernel."""
         return self._float_product("plain_product", a, b, 1)
 
     def tiled_product(self, a, b):
@@ -192,11 +192,11 @@ class Device:
         return c
 
     def signs(self, x, thresholds, negative):
-        """Activations of the sums `x`, float32 (rows, units), in place; see `xnor_bits`."""
+        """The activations for the sums `x`, float32 (rows, units), in place; see `xnor_bits`."""
         self._run("signs", x.shape[::-1], None, x, x.shape[1], thresholds, negative)
 
     def pack(self, x, columns=False):
-        """The signs of the rows, or columns, of float32 `x`, zero being +1, as bits."""
+        """The signs of the rows or columns of float32 `x` as bits; zero counts as +1."""
         rows, n = x.shape[::-1] if columns else x.shape
         of_row, of_bit = (1, rows) if columns else (n, 1)
         bits = self.empty((rows, _words(n)), np.uint32)
@@ -227,7 +227,7 @@ class Device:
         rows : bits (n, words) or (n, planes, words)
         weights : bits (units, words)
         base : int32 (1, units), or of a convolution (16, units)
-            The sums where no bit differs, for each kind of edge; see xnor.cl.
+            The sums if no bit differs, for each kind of edge; see xnor.cl.
         height, width : int
             Of the images of a convolution, whose places are the rows.
         """
@@ -264,10 +264,10 @@ class Device:
 
 
 def _words(n):
-    """Words of 32 bits of a row of n bits."""
+    """Number of 32-bit words in a row of n bits."""
     return 2 * -(-n // 64)
 
 
 def _reason(error):
-    """The first line of what pyopencl says."""
+    """The first line of an error of pyopencl."""
     return str(error).partition("\n")[0]

@@ -13,19 +13,19 @@ from reproduction.deploy import bnn_network, network
 
 @dataclasses.dataclass(frozen=True)
 class _Layer:
-    """A layer on the device; the arrays are those of Device.xnor_bits."""
+    """A layer on the device, with the arrays that Device.xnor_bits takes."""
 
     weights: object
     base: object
-    thresholds: object  # None: of the last layer
+    thresholds: object  # None in the last layer
     negative: object
-    height: int  # of the images of a convolution; 0: dense
+    height: int  # of the images of a convolution; 0 in a dense layer
     width: int
     pool: bool
 
 
 class Network(network.Network):
-    """A network from its file's manifest and arrays (see bnn_network.py), on a device.
+    """A network on a device, from the manifest and arrays of its file (see bnn_network.py).
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ class Network(network.Network):
         self.manifest = manifest
         self.arrays = arrays
         self.device = device
-        self._bytes = 0  # of the arrays of an image: of all layers, of which two are there at once
+        self._bytes = 0  # for an image, over all layers; two layers have their arrays at once
         with device.failures():
             self._layers = list(self._load())
 
@@ -85,7 +85,7 @@ class Network(network.Network):
     def outputs(self, images):
         """Outputs of the network, float32 (n, 10), for raw pixels (n, *image).
 
-        Images are taken in parts for which the device has memory.
+        Images are processed in parts that fit into the memory of the device.
 
         Raises
         ------
@@ -131,11 +131,11 @@ class Network(network.Network):
 
 
 def _base(W):
-    """The sums of a convolution where no bit differs, int (16, filters), for each kind of edge (see
-    xnor.cl), of weights (filters, 9, channels).
+    """The sums of a convolution if no bit differs, int (16, filters), for each kind of edge (see
+    xnor.cl). Weights are (filters, 9, channels).
 
-    Taps within the image add a 1 for each channel. Those outside have bits of 0, which differ from
-    the weights of +1 and are counted; twice that count is given back.
+    Taps inside the image add 1 for each channel. Taps outside have bits 0, which differ from
+    weights of +1; twice that count is added to cancel it.
     """
     base = []
     i, j = np.divmod(np.arange(9), 3)
