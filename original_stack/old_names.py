@@ -77,6 +77,16 @@ def _six_moves():
     return {name: getattr(moves, name) for name in ("cPickle", "input", "reduce", "xrange", "zip")}
 
 
+def _signal(name):
+    """The private names of scipy.signal that Theano convolves by where it does not compile."""
+
+    def names():
+        module = importlib.import_module(f"scipy.signal._{name}")
+        return {key: value for key, value in vars(module).items() if not key.startswith("__")}
+
+    return names
+
+
 def _cuda():
     def use(device, *_, **__):
         """Stay on the CPU."""
@@ -94,6 +104,8 @@ def _cuda_type():
 
 
 _MODULES = {
+    "scipy.signal.signaltools": _signal("signaltools"),
+    "scipy.signal.sigtools": _signal("sigtools"),
     "theano.compat.six": _six,
     "theano.compat.six.moves": _six_moves,
     "theano.sandbox.cuda": _cuda,

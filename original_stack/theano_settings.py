@@ -29,7 +29,8 @@ class TheanoLoader(importlib.machinery.SourceFileLoader):
         try:
             if sys.flags.optimize > 1:
                 raise UserError("Theano needs docstrings; leave out -OO or PYTHONOPTIMIZE=2")
-            machine.threads()
+            # Theano refuses a list, whose other numbers are for nested threads.
+            os.environ["OMP_NUM_THREADS"] = str(machine.threads())
             lock.check("numpy", "scipy", "six", "theano", "lasagne")
             os.environ["THEANO_FLAGS"] = merged_flags(users or "")
             machine.load_blas()

@@ -61,6 +61,12 @@ def test_a_wait_policy_of_the_user_wins():
     assert python("-c", code, OMP_WAIT_POLICY="active").stdout == "None\n"
 
 
+def test_an_empty_home_is_none():
+    code = "import os, pwd, original_stack; "
+    code += "print(os.path.expanduser('~') == pwd.getpwuid(os.getuid()).pw_dir)"
+    assert python("-c", code, HOME="").stdout == "True\n"
+
+
 def test_results_in_a_home(tmp_path):
     code = "import original_stack; print(original_stack.RESULTS)"
     done = python("-c", code, BINARYCONNECT_RESULTS="~/results", HOME=str(tmp_path))

@@ -31,6 +31,12 @@ def test_a_wrong_number_of_threads_ends_a_program_in_one_line(tmp_path):
     assert (done.returncode, done.stderr) == (2, message)
 
 
+def test_theano_with_a_list_of_numbers_of_threads():
+    code = "import original_stack, theano; from original_stack import machine; "
+    done = python("-c", code + "print(machine.threads())", OMP_NUM_THREADS="2,1")
+    assert (done.stdout, done.stderr) == ("2\n", "")
+
+
 def test_an_empty_number_of_threads_means_all_processors():
     code = "from original_stack import machine; print(machine.threads())"
     assert python("-c", code, OMP_NUM_THREADS="").stdout == f"{machine.processors()}\n"

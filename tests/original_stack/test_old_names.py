@@ -100,6 +100,13 @@ def test_settings_of_fuel_that_cannot_be_read(tmp_path):
     )
 
 
+def test_convolution_without_compilation():
+    images, filters = np.float32([[[[1, 2], [3, 4]]]]), np.float32([[[[10, 1]]]])
+    convolution = T.nnet.conv2d(T.constant(images), T.constant(filters))
+    python_only = theano.Mode(linker="py", optimizer=None)
+    assert theano.function([], convolution, mode=python_only)().tolist() == [[[[21], [43]]]]
+
+
 def test_scan():
     A, k = T.vector(), T.iscalar()
     powers, updates = theano.scan(
