@@ -76,8 +76,8 @@ class Network(network.Network):
         """The sums of the last layer, int32 (batch, units), for pixels `x`."""
         layers = self.manifest["layers"]
         _, rows, columns = self.manifest["image"]
-        # A dense layer has inputs (channels, area), but a row of `x` has bits (area, channels), where
-        # each pixel begins a new word.
+        # A dense layer has inputs (channels, area), but a row of `x` has bits (area, channels), in
+        # which each pixel begins a new word.
         area = 1
         for i, layer in enumerate(layers):
             W = unpack(self.arrays[f"weights{i}"], layer["shape"])
