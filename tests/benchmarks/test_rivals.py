@@ -23,7 +23,7 @@ def rivals(monkeypatch):
 
 @pytest.fixture
 def script(tmp_path):
-    """A rival that says in what environment it runs, and whether it loaded our stack."""
+    """A rival that reports its environment, and whether it loaded the stack of this project."""
     path = tmp_path / "rival.py"
     path.write_text(
         f"import os, sys; sys.path.insert(0, {str(BENCHMARKS)!r})\n"
@@ -91,7 +91,7 @@ def test_page_is_what_its_records_give(rivals):
 
 
 def test_page_names_a_processor_as_one(rivals):
-    """The paper's times, of a GPU, stand beside a GPU's only."""
+    """The paper's times are from a GPU, so they are shown beside a GPU only."""
     import xnor
 
     folder = original_stack.ROOT / "results" / "benchmarks"

@@ -1,4 +1,4 @@
-"""The fused binarization against its plain reference; the statistics of its draws."""
+"""The fused binarization against its plain reference, and the statistics of its samples."""
 
 import os
 import subprocess
@@ -38,7 +38,7 @@ def philox(counter, key):
 
 
 def uniforms(n, key, step):
-    """The numbers in [0, 1) that n weights are compared with."""
+    """The numbers in [0, 1) with which n weights are compared."""
     blocks = np.arange(8 * -(-n // 32), dtype="uint64")
     counters = np.stack([blocks % 2**32, blocks >> np.uint64(32)], axis=1)
     counters = np.hstack([counters, np.tile([step % 2**32, step >> 32], (len(blocks), 1))])
@@ -53,7 +53,7 @@ def drawing(W, H=1.0, seed=1, stream=None):
     return theano.function([], fused.binarize(T.constant(W), H, stream))
 
 
-def test_philox_reference_is_that_of_its_authors():
+def test_philox_gives_the_numbers_of_its_authors():
     # Known answers of Random123, kat_vectors.
     assert philox([[0, 0, 0, 0]], (0, 0)).tolist() == [
         [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]
@@ -72,7 +72,7 @@ def test_philox_reference_is_that_of_its_authors():
     "shape", [(0, 3), (1, 1), (5, 7), (8, 4), (33, 31), (3, 2, 3, 3), (200, 300)]
 )
 @pytest.mark.parametrize("H", [1.0, 0.05])
-def test_draws_are_those_of_the_reference(shape, H):
+def test_samples_equal_the_reference(shape, H):
     W = np.random.RandomState(0).uniform(-1.2 * H, 1.2 * H, shape).astype("float32")
     stream = fused.PhiloxStream(seed=7)
     drawing(W, H, stream=stream)
@@ -95,7 +95,7 @@ def by_sign():
 
 
 @given(st.integers(0, 2**32 - 1), st.tuples(*[st.integers(0, 20)] * 3), st.permutations(range(3)))
-def test_signs_are_those_of_the_reference(by_sign, seed, shape, axes):
+def test_signs_equal_the_reference(by_sign, seed, shape, axes):
     values = [-np.inf, -1, -0.2, -1e-7, -1e-8, -1e-45, -0.0, 0, 1e-45, 1e-7, 3, np.nan]
     W = np.random.RandomState(seed).choice(np.float32(values), (*shape[:2], 2 * shape[2]))
     W = W[:, :, ::2].transpose(axes)
@@ -113,7 +113,7 @@ def test_frequency_of_each_weight_is_its_hard_sigmoid(seed):
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_draws_are_uncorrelated(seed):
+def test_samples_are_uncorrelated(seed):
     shape, n = (256, 256), 256 * 256
     W = np.zeros(shape, dtype="float32")
     one = fused.PhiloxStream(seed)
@@ -133,7 +133,7 @@ def test_patterns_of_neighbours_are_equally_frequent(seed):
     assert stats.chisquare(np.bincount(pattern, minlength=256)).pvalue > 1e-4
 
 
-def test_same_seed_same_draws_and_resumed_state():
+def test_the_same_seed_or_a_resumed_state_gives_the_same_samples():
     W = np.zeros((40, 50), dtype="float32")
     first, again, other = drawing(W, seed=3), drawing(W, seed=3), drawing(W, seed=4)
     draws = [first() for _ in range(4)]
@@ -148,7 +148,7 @@ def test_same_seed_same_draws_and_resumed_state():
 @pytest.mark.parametrize(
     ("name", "value"), [("OMP_NUM_THREADS", "1"), ("THEANO_FLAGS", "gcc.cxxflags=-march=x86-64-v3")]
 )
-def test_draws_are_the_same_on_other_processors(name, value):
+def test_samples_are_the_same_on_other_processors(name, value):
     code = (
         "import original_stack, zlib, numpy as np, theano, theano.tensor as T, fused\n"
         "W = T.constant(np.linspace(-1, 1, 90001, dtype='float32'))\n"
@@ -163,7 +163,7 @@ def test_draws_are_the_same_on_other_processors(name, value):
     assert int(output.stdout) == expected
 
 
-def test_no_gradient_passes_but_of_zero():
+def test_the_gradient_is_zero():
     W = theano.shared(np.ones((3, 4), dtype="float32"))
     for stream in (None, fused.PhiloxStream(1)):
         grad = theano.grad(fused.binarize(W, 1.0, stream).sum(), W)

@@ -1,4 +1,4 @@
-"""Convolutions with binarized filters against Theano's own in double precision."""
+"""Convolutions with binarized filters against Theano's convolutions in double precision."""
 
 import os
 import subprocess
@@ -106,7 +106,7 @@ def test_any_strides_and_numbers_of_images():
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_what_is_not_finite_reaches_its_neighbours_only(value):
+def test_a_value_that_is_not_finite_reaches_its_neighbours_only(value):
     """Nothing of it comes from the border, absent channels (5 are no groups of 4) or the last call;
     an infinite pixel gives infinite sums."""
     x, dy = rng.normal(size=(1, 5, 8, 8)).astype("float32"), np.zeros((1, 6, 8, 8), "float32")

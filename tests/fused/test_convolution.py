@@ -84,7 +84,7 @@ def test_real_filters(ours, reference):
 
 
 def test_binarized_filters_without_avx512(reference, monkeypatch):
-    """Transforms that only add and halve: closer to the reference, and exact for integers."""
+    """Transforms that only add and halve are closer to the reference, and exact for integers."""
     monkeypatch.setattr(machine, "processor", dict)
     given = arrays((3, 200, 36, 10, 7))
     function = outputs_and_gradients(lambda x, w: conv3x3(x, binarize(w, 1.0)), "float32")
@@ -99,7 +99,7 @@ def test_binarized_filters_without_avx512(reference, monkeypatch):
 
 
 def test_second_derivatives():
-    """Of the gradient with respect to the input, as of the convolution itself."""
+    """The gradient with respect to the input can be differentiated, like the convolution itself."""
     given = arrays((2, 5, 18, 8, 8))
     results = []
     for convolution, dtype in (

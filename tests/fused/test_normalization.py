@@ -1,4 +1,4 @@
-"""The fused batch normalization against the plain layers and Theano's gradients of them."""
+"""The fused batch normalization against the plain layers and their gradients by Theano."""
 
 import lasagne
 import numpy as np
@@ -121,7 +121,7 @@ def test_inputs_of_any_strides(both, shape):
 @pytest.mark.parametrize("pooled", [False, True])
 @pytest.mark.parametrize("shape", [(20, 7), (6, 7, 4, 3)])
 def test_a_bias_moves_the_running_mean_only(shape, pooled):
-    """It is folded into the mean, and its gradient is zero; also where max pooling follows it."""
+    """A bias is folded into the mean, and its gradient is zero, even if max pooling follows it."""
     layer = KINDS["released"]((None, *shape[1:]), rectify)
     bias = theano.shared(np.linspace(-3, 3, 7).astype("float32"))
     x = tensor(len(shape))
@@ -150,7 +150,7 @@ def test_a_bias_moves_the_running_mean_only(shape, pooled):
         CumulativeBatchNormLayer((None, 3, 4)),
     ],
 )
-def test_what_it_does_not_know_stays_plain(layer):
+def test_other_layers_stay_plain(layer):
     x = tensor(len(layer.input_shape))
     function = theano.function([x], layer.get_output_for(x))
     assert not any(isinstance(n.op, BatchNorm) for n in function.maker.fgraph.apply_nodes)

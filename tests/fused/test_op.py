@@ -1,4 +1,4 @@
-"""What all fused ops share: the switch, the cache of compiled code, children of fork."""
+"""What all fused ops share: the switch, the cache of compiled code, and forked children."""
 
 import multiprocessing
 import os
@@ -32,8 +32,8 @@ def test_disabled(monkeypatch):
     assert os.environ["BINARYCONNECT_FUSED"] == "0"
 
 
-def test_cache_version_is_of_all_sources():
-    """Of what a file includes too: one hash of the bytes of all of them."""
+def test_cache_version_depends_on_all_sources():
+    """It is a hash of the bytes of all files, because files include others."""
     files = {path.name for path in fused.op.sources()}
     included = {"common.h", "images.h", "signed_sums.h", "winograd.h", "counts.h", "runtime.h"}
     assert included | {"convolution.cpp", "dot.cpp", "update.h"} <= files
@@ -43,7 +43,7 @@ def test_cache_version_is_of_all_sources():
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_child_of_fork_runs_ops_and_products():
-    """The threads of OpenMP's pool stay with the parent: a child would wait for them."""
+    """The threads of OpenMP's pool stay with the parent, so a child would wait for them."""
     x = np.random.RandomState(0).normal(size=(600, 500)).astype("float32")
     W = theano.shared(x[:500])
     X = T.matrix()

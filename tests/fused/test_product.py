@@ -1,4 +1,4 @@
-"""Products with binarized weights against those of BLAS and of double precision."""
+"""Products with binarized weights against products by BLAS and in double precision."""
 
 import os
 import subprocess

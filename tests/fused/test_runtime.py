@@ -1,4 +1,4 @@
-"""What the fused ops set for the process: BLAS on OpenMP's threads."""
+"""The fused ops let BLAS run on OpenMP's threads in the whole process."""
 
 import os
 import subprocess
@@ -27,7 +27,7 @@ print(abs(W.get_value() - 1 + 2 * (x.T.astype("float64") @ x)).max())
     ids=str,
 )
 def test_products_whatever_number_of_threads_openmp_gives(limits):
-    """The jobs of a product wait for each other: too few threads would hang it."""
+    """The jobs of a product wait for each other, so a product would hang with too few threads."""
     path = str(Path(fused.__file__).parent.parent)
     threads = {"OMP_NUM_THREADS": "3", "OPENBLAS_NUM_THREADS": "3"}
     environment = {**os.environ, "PYTHONPATH": path, **threads, **limits}

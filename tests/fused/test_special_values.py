@@ -31,7 +31,8 @@ def both(build, *ndims):
 
 
 def assert_same(results, expected):
-    """Near where finite; not finite in the same places, where infinities may have met to NaN."""
+    """Finite values are near each other, and other values are in the same places; infinities may
+    have become NaN."""
     for a, b in zip(results, expected, strict=True):
         assert (a.dtype, a.shape) == (np.float32, b.shape)
         fine = np.isfinite(b)
@@ -196,7 +197,7 @@ def test_applicable_to_float32_only():
 
 
 def test_gradients_of_double_precision():
-    """Are taken in single precision, not as bytes of it."""
+    """Gradients are converted to single precision, not read as its bytes."""
     x, v, dy = T.matrix(), T.vector(), T.dmatrix()
     y = BatchNorm(0.1, False, True)(x, v, v)[0]
     function = theano.function([x, v, dy], theano.grad(None, x, known_grads={y: dy}))

@@ -1,4 +1,4 @@
-"""Training by the fused and by the plain graph: the same curves but for the seed's noise."""
+"""Training by the fused and by the plain graph gives the same curves up to the noise of seeds."""
 
 import lasagne
 import numpy as np

@@ -29,7 +29,7 @@ def scaled_and_clipped(updates, W, scale=3.0, H=0.5):
 
 
 def build(optimizer, W, order="C"):
-    """A function that updates shared variables from a product, as those of weights do."""
+    """A function that updates shared variables from a product, as updates of weights do."""
     W = theano.shared(np.array(W, dtype="float32", order=order), borrow=True)
     x, dy, LR = T.matrix(), T.matrix(), T.scalar()
     updates = scaled_and_clipped(optimizer([T.dot(x.T, dy)], [W], LR), W)

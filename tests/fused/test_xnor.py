@@ -21,14 +21,14 @@ few = settings(max_examples=25, deadline=None, database=None)
 
 
 def with_kernel(kernel, function):
-    """What `function` returns with BINARYCONNECT_XNOR=`kernel`; "" is the default."""
+    """The result of `function` with BINARYCONNECT_XNOR=`kernel`; "" is the default."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BINARYCONNECT_XNOR", kernel)
         return function()
 
 
 def compiled(output):
-    """A function of nothing; without optimization, which would compute it at once."""
+    """A function without inputs; not optimized, since that would compute the result at once."""
     return theano.function([], output, mode=theano.Mode(optimizer=None))
 
 
@@ -123,7 +123,7 @@ def test_dot_of_pixels(kernels, random, rows, inputs, units):
 
 @pytest.mark.parametrize("rows", [1, 67])
 def test_counts_do_not_overflow(kernels, rows):
-    """Each bit differs: the largest counts, over many words and in blocks of weights."""
+    """Every bit differs, which gives the largest counts, over many words and blocks of weights."""
     inputs, units = 31 * 64 * 9 + 5, 300
     bits = xnor.pack_bits(np.ones((rows, inputs)))
     panels = xnor.panels(np.zeros((units, xnor.words(inputs)), np.uint64))
@@ -235,7 +235,7 @@ def test_other_types():
 
 
 def test_memory_stays():
-    """Many calls, with outputs of changing shape and with errors, leave the process its size."""
+    """Many calls, with outputs of changing shape and with errors, do not make the process grow."""
 
     def resident():
         pages = Path("/proc/self/statm").read_text().split()[1]

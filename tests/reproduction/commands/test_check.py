@@ -36,7 +36,7 @@ def test_one_row_in_four_hundred_is_outside_by_chance():
 
 @pytest.fixture
 def runs(tmp_path, monkeypatch):
-    """The settings of runs that take no time, on toy data where MNIST and digits would be."""
+    """Settings for runs that take no time, on toy data instead of MNIST and digits."""
     made = []
 
     def load(name, *data, **options):
@@ -109,7 +109,7 @@ def test_rows_outside_their_range_are_named_in_one_line(tmp_path, runs, capsys):
         ({"hyperparameters": {"epochs": 5}}, "toy.json has runs of dropout in other settings; "),
     ],
 )
-def test_reference_that_does_not_serve(tmp_path, runs, capsys, row, message):
+def test_unusable_references(tmp_path, runs, capsys, row, message):
     check.main(["--data", "digits", "--record", "10"])
     change(tmp_path, **row)
     capsys.readouterr()
@@ -129,7 +129,7 @@ def test_without_a_reference(tmp_path, runs, capsys):
     )
 
 
-def test_fewer_runs_than_ten_are_no_reference(capsys):
+def test_a_reference_needs_ten_runs(capsys):
     with pytest.raises(SystemExit):
         check.main(["--record", "9"])
     assert "argument --record: '9' is not an integer from 10 to " in capsys.readouterr().err
@@ -145,7 +145,7 @@ def test_recorded_runs_have_the_settings_of_a_check(name):
         assert reference["rows"][method]["hyperparameters"] == dataclasses.asdict(hp)
 
 
-def test_ranges_on_mnist_tell_methods_apart():
+def test_ranges_on_mnist_distinguish_methods():
     rows = check.read_reference("mnist")["rows"]
     ranges = {method: check.expected(row["test_errors"]) for method, row in rows.items()}
     assert ranges["deterministic"][1] < ranges["stochastic"][0]

@@ -17,34 +17,34 @@ RELEASE = dataclasses.replace(mnist.RELEASE, num_units=12, batch_size=20, epochs
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    """run(h) trains on the toy data and returns the run's folder."""
+    """run(hp) trains on the toy data and returns the folder of the run."""
     name = "mnist"  # its network; the toy's images have its shape
     dataset = dataclasses.replace(toy(), name=name)
     monkeypatch.setattr("reproduction.datasets.load", lambda *args, **kwargs: dataset)
 
-    def train(h):
-        training.run(dataset, h, mnist.build_network, 7, tmp_path)
-        return tmp_path / f"mnist/{h.protocol}-{h.method}/seed-7"
+    def train(hp):
+        training.run(dataset, hp, mnist.build_network, 7, tmp_path)
+        return tmp_path / f"mnist/{hp.protocol}-{hp.method}/seed-7"
 
     return train
 
 
-@pytest.mark.parametrize("h", [PAPER, RELEASE], ids=["paper", "release"])
-def test_evaluation_of_a_stochastic_run(run, capsys, h):
-    folder = run(h)
+@pytest.mark.parametrize("hp", [PAPER, RELEASE], ids=["paper", "release"])
+def test_evaluation_of_a_stochastic_run(run, capsys, hp):
+    folder = run(hp)
     capsys.readouterr()
     assert evaluate.main([str(folder)]) == 0
-    found = json.loads((folder / "evaluation.json").read_text())
-    assert list(found) == ["binary", "binary_own_statistics", "real", "ensemble"]
-    assert found["real"] == json.loads((folder / "run.json").read_text())["test_error"]
-    assert list(found["ensemble"]) == ["1", "2", "4", "8", "16"]
-    own = found["binary_own_statistics"]
-    assert (own is None) == (h is PAPER)
+    evaluation = json.loads((folder / "evaluation.json").read_text())
+    assert list(evaluation) == ["binary", "binary_own_statistics", "real", "ensemble"]
+    assert evaluation["real"] == json.loads((folder / "run.json").read_text())["test_error"]
+    assert list(evaluation["ensemble"]) == ["1", "2", "4", "8", "16"]
+    own = evaluation["binary_own_statistics"]
+    assert (own is None) == (hp is PAPER)
     lines = [
-        f"binary                 {found['binary']:6.2f}%",
-        *([f"binary, own statistics {own:6.2f}%"] if h is RELEASE else []),
-        f"real                   {found['real']:6.2f}%",
-        f"ensemble of  1         {found['ensemble']['1']:6.2f}%",
+        f"binary                 {evaluation['binary']:6.2f}%",
+        *([f"binary, own statistics {own:6.2f}%"] if hp is RELEASE else []),
+        f"real                   {evaluation['real']:6.2f}%",
+        f"ensemble of  1         {evaluation['ensemble']['1']:6.2f}%",
     ]
     assert capsys.readouterr().out.splitlines()[: len(lines)] == lines
     first = (folder / "evaluation.json").read_text()
@@ -52,19 +52,19 @@ def test_evaluation_of_a_stochastic_run(run, capsys, h):
     assert (folder / "evaluation.json").read_text() == first
 
 
-@pytest.mark.parametrize("h", [PAPER, RELEASE], ids=["paper", "release"])
+@pytest.mark.parametrize("hp", [PAPER, RELEASE], ids=["paper", "release"])
 @pytest.mark.parametrize("method", ["deterministic", "none"])
-def test_evaluation_of_other_methods(run, method, h):
-    folder = run(dataclasses.replace(h, method=method))
+def test_evaluation_of_other_methods(run, method, hp):
+    folder = run(dataclasses.replace(hp, method=method))
     assert evaluate.main([str(folder)]) == 0
-    found = json.loads((folder / "evaluation.json").read_text())
+    evaluation = json.loads((folder / "evaluation.json").read_text())
     weights = "binary" if method == "deterministic" else "real"
-    assert found[weights] == json.loads((folder / "run.json").read_text())["test_error"]
-    assert (found["binary"] is None) == (found["ensemble"] == {}) == (method == "none")
-    assert found["binary_own_statistics"] is None
+    assert evaluation[weights] == json.loads((folder / "run.json").read_text())["test_error"]
+    assert (evaluation["binary"] is None) == (evaluation["ensemble"] == {}) == (method == "none")
+    assert evaluation["binary_own_statistics"] is None
 
 
-def test_ensembles_average_prefixes_of_one_set_of_draws():
+def test_ensembles_average_prefixes_of_one_set_of_samples():
     y = np.array([0, 0])
     samples = np.float32([[[1, 0], [2, 0]]] * 1 + [[[0, 3], [0, 4]]] * 15)
 
@@ -98,7 +98,7 @@ def test_only_convolutions_have_kernels():
     assert evaluate.repetitions(network) == [50.0]
 
 
-def test_full_disk_leaves_what_was_there(run, capsys, monkeypatch):
+def test_a_full_disk_leaves_the_old_evaluation(run, capsys, monkeypatch):
     folder = run(dataclasses.replace(PAPER, method="none"))
     (folder / "evaluation.json").write_text("what was there")
 

@@ -14,7 +14,7 @@ FOREIGN = "was not made by this command; move it away or choose another --result
 
 
 def run(results, capsys, status=0):
-    """What the command prints to stderr."""
+    """The error that the command prints."""
     assert report.main(["--results", str(results)]) == status
     return capsys.readouterr().err
 
@@ -25,7 +25,7 @@ def contents(folder):
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """Draws pictures of a few bytes: {file name: bytes}."""
+    """Small files instead of the figures: {file name: bytes}."""
     files = {"comparison.svg": b"1", "comparison.png": b"2", "curves-mnist-paper.svg": b"3"}
     for name in files:
         files[name] += figures.MADE.encode()

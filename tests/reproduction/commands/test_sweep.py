@@ -25,7 +25,7 @@ def end(capsys, *argv):
 
 @pytest.fixture
 def engine(tmp_path, monkeypatch):
-    """Something in place of Snakemake: marks runs as ended as the text of a shell script has it."""
+    """A stand-in for Snakemake that marks runs as ended, as a shell script says."""
 
     def make(text):
         path = program(tmp_path / "snakemake", text)
@@ -80,7 +80,7 @@ def test_results_that_no_node_sees(capsys, tmp_path, monkeypatch):
     assert end(capsys, *given) == (2, "", f"sweep: {tmp_path}/r/sweep {message}\n")
 
 
-def test_a_failed_run_is_said_when_the_others_have_finished(capsys, tmp_path, engine):
+def test_a_failed_run_is_reported_when_the_others_have_finished(capsys, tmp_path, engine):
     ended = tmp_path / "r" / "sweep" / "ended"
     engine(
         f"echo finished >{ended}/digits-paper-none-seed-1; "

@@ -46,7 +46,7 @@ def convolutional(hp):
 
 
 def randomized(network):
-    """`network` with batch normalization by about what it would find, scales of either sign."""
+    """`network` with plausible batch-norm statistics and scales of either sign."""
     random = np.random.RandomState(2)
     for layer in lasagne.layers.get_all_layers(network):
         if hasattr(layer, "W"):
@@ -63,7 +63,7 @@ def randomized(network):
 
 
 def run_of(build_network, hp):
-    """What export needs of a run."""
+    """The part of a run that export needs."""
     lasagne.random.set_rng(np.random.RandomState(1))
     network = randomized(build_network(hp))
     record = {"dataset": "mnist", "protocol": hp.protocol, "method": hp.method, "seed": 1}
@@ -71,7 +71,7 @@ def run_of(build_network, hp):
 
 
 def images_of(shape, n=230):
-    """(data set of random pixels as a network takes them, the pixels)"""
+    """A data set of random pixels, preprocessed for a network, and the pixels."""
     pixels = np.random.RandomState(3).randint(0, 256, (n, *shape)).astype(np.uint8)
     part = Split(np.float32(pixels) * 2 - 255, np.arange(n) % 10)
     return Dataset("mnist", part, part, part, files=(), preprocessing=""), pixels
@@ -121,7 +121,7 @@ def test_outputs_equal_those_of_theano(monkeypatch, tmp_path, protocol, build_ne
 @pytest.mark.parametrize("least", [-9, -8, -3, 0, 5, 9, 10])
 @pytest.mark.parametrize("sign", [1, -1])
 def test_thresholds(least, sign):
-    """Of units that are +1 from `least` on, or below; the first and last are never or always so."""
+    """Units are +1 from `least` on, or below it; the first and the last unit never or always."""
 
     def activations(sums):
         return np.where(sums >= least, sign, -sign)

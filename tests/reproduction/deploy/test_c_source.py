@@ -1,4 +1,4 @@
-"""Networks as C, against the networks that they are made from, and without warnings."""
+"""Networks as C give the same scores as the networks they are made from, without warnings."""
 
 import json
 import re
@@ -191,7 +191,7 @@ def test_a_folder_that_cannot_be_written(tmp_path):
 
 
 def test_figures_of_the_readme():
-    """They are those of the network in git."""
+    """README gives the figures of the network in git."""
     path = ROOT / "results/mnist/paper-stochastic/seed-1/deployed.npz"
     head = c_source.sources(predict.load(path), "net")["net.c"].split("*/")[0]
     (error,) = re.findall(r"test error ([0-9.]+)%", head)

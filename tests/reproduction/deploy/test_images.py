@@ -72,13 +72,13 @@ def test_arrays_of_another_layout(tmp_path, form):
         (np.full((2, 784), True), "has values of type bool; expected numbers"),
     ],
 )
-def test_values_that_are_no_pixels(tmp_path, values, message):
+def test_values_that_are_not_pixels(tmp_path, values, message):
     path = tmp_path / "images.npy"
     np.save(path, values)
     assert refusal(read_images, [path], GREY) == f"{path} {message}"
 
 
-def test_an_idx_file_of_no_image(tmp_path):
+def test_an_idx_file_without_images(tmp_path):
     path = tmp_path / "images"
     path.write_bytes(struct.pack(">iiii", 2051, 0, 28, 28))
     assert refusal(read_images, [path], GREY) == f"{path} holds no image; expected at least one"
@@ -116,7 +116,7 @@ def test_a_header_that_claims_more_than_there_is(tmp_path):
     )
 
 
-def test_files_that_are_none(tmp_path):
+def test_paths_that_are_not_files(tmp_path):
     path = tmp_path / "images"
     assert refusal(read_images, [path], GREY) == f"{path} does not exist; name a file of images"
     for content in (b"", b"text"):
@@ -149,7 +149,7 @@ def test_grey_pictures(tmp_path):
     np.testing.assert_array_equal(images, np.stack([pixels[np.newaxis]] * 6))
 
 
-def test_black_and_white_pictures_are_of_0_and_255(tmp_path):
+def test_black_and_white_pictures_have_pixels_0_and_255(tmp_path):
     pixels = random_images(28, 28) > 127
     Image.fromarray(pixels).save(tmp_path / "a.png")
     Image.fromarray(pixels).save(tmp_path / "b.pbm")
@@ -175,7 +175,7 @@ def chunk(kind, content):
 
 
 def bomb(width, height):
-    """A PNG of as many pixels that are all 0."""
+    """A PNG of so many pixels, all 0."""
     head = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     data = zlib.compress(bytes((width + 1) * min(height, 1000)))
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", data) + chunk(b"IEND", b"")

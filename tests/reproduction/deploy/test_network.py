@@ -1,4 +1,4 @@
-"""Networks of float additions: outputs by hand, and what must fit in their files."""
+"""Networks of float additions: outputs computed by hand, and checks of their files."""
 
 import subprocess
 import sys
@@ -26,7 +26,7 @@ def test_outputs_by_hand(tmp_path, file):
 
 
 def test_pooling_ignores_the_border_of_odd_images(tmp_path):
-    """28 rows, then 14, then 7, then 3."""
+    """There are 28 rows, then 14, then 7, then 3."""
     layers, arrays = [], {"mean": np.zeros((1, 28, 28), np.float32)}
     common = {"packed": False, "rectify": False}
     middle = np.zeros((1, 1, 3, 3), np.float32)

@@ -1,4 +1,4 @@
-"""The files that ./reproduce export makes, read without trust, and the command that runs them."""
+"""Files of ./reproduce export are read without trust, and the command runs them."""
 
 import contextlib
 import os
@@ -102,7 +102,7 @@ def test_values_from_0_to_1_need_a_scale(tmp_path, capsys, file):
     )
 
 
-def test_output_that_is_no_file(tmp_path, capsys, file):
+def test_output_that_is_not_a_file(tmp_path, capsys, file):
     os.mkfifo(tmp_path / "fifo")
     assert predicted(file, "images.npy", "--output", tmp_path / "fifo") == 2
     assert capsys.readouterr().err == (
@@ -153,7 +153,7 @@ def test_damaged_files(monkeypatch, file):
     )
 
 
-def test_files_that_are_none(tmp_path):
+def test_paths_that_are_not_files(tmp_path):
     os.mkfifo(tmp_path / "fifo")
     for path in (tmp_path / "fifo", tmp_path, Path("/dev/zero")):
         assert refusal(predict.load, path) == (

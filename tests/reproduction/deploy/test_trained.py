@@ -1,4 +1,4 @@
-"""Runs that are not finished, not readable, damaged, in use, or not of the data that are there."""
+"""Runs that are unfinished, unreadable, damaged, in use, or trained on other data."""
 
 import contextlib
 import dataclasses
@@ -31,7 +31,7 @@ HP = dataclasses.replace(
 
 
 def train(results, dataset):
-    """The run's folder."""
+    """The folder of the run."""
     loop.run(dataset, HP, mnist.build_network, 7, results)
     return results / "mnist/paper-none/seed-7"
 
@@ -48,7 +48,7 @@ def folder(finished, tmp_path):
 
 
 def change(folder, **values):
-    """Changes values of run.json."""
+    """Change values of run.json."""
     record = json.loads((folder / "run.json").read_text())
     (folder / "run.json").write_text(json.dumps({**record, **values}))
 
@@ -57,7 +57,7 @@ def test_an_interrupted_run(tmp_path, capsys):
     dataset = dataclasses.replace(toy(), name="mnist")
 
     class Interrupted:
-        """Training images, during whose second epoch the process is told to stop."""
+        """Training images that stop the process in the second epoch."""
 
         batches = 0
 
@@ -90,7 +90,7 @@ def test_folders_without_a_run(tmp_path, folder):
 
 
 @pytest.mark.parametrize("name", ["run.json", "model.npz"])
-def test_a_fifo_in_place_of_a_file(folder, name):
+def test_a_fifo_instead_of_a_file(folder, name):
     (folder / name).unlink()
     os.mkfifo(folder / name)
     assert refusal(TrainedRun, folder) == (
@@ -138,7 +138,7 @@ def test_a_damaged_record(folder, content, reason):
         ({"official_data": None}, "official_data is null"),
     ],
 )
-def test_values_of_a_record_that_cannot_be(folder, values, reason):
+def test_impossible_values_of_a_record(folder, values, reason):
     change(folder, **values)
     assert refusal(TrainedRun, folder) == f"{folder}/run.json is damaged ({reason}); {REMEDY}"
 
@@ -158,7 +158,7 @@ def test_a_record_of_another_version(folder):
 
 
 def changed_model(folder, change):
-    """Writes model.npz with its first array changed."""
+    """Write model.npz with its first array changed."""
     arrays = load_npz(folder / "model.npz", "")
     arrays["000_W"] = change(arrays["000_W"])
     (folder / "model.npz").write_bytes(npz(**arrays))

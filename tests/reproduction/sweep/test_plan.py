@@ -44,8 +44,8 @@ def test_no_seeds(text):
     assert refusal(plan.seeds, text) == message
 
 
-def test_what_is_missing_for_a_verdict(tmp_path):
-    """Three seeds where the published figure is a mean over several; one otherwise."""
+def test_seeds_that_are_missing_for_a_verdict(tmp_path):
+    """Three seeds are needed if the published figure is a mean over several, otherwise one."""
     jobs = plan.plan(options(tmp_path / "new", rows="mnist:paper:none,cifar10:paper:none"))
     assert [job.arguments for job in jobs] == [
         ["mnist", "--method", "none", "--seed", "1"],
@@ -55,7 +55,7 @@ def test_what_is_missing_for_a_verdict(tmp_path):
     ]
 
 
-def test_finished_runs_are_left_out_and_unfinished_ones_are_not(tmp_path, capsys):
+def test_only_finished_runs_are_left_out(tmp_path, capsys):
     for seed, finished in ((1, True), (2, False)):
         folder = tmp_path / "digits" / "paper-none" / f"seed-{seed}"
         folder.mkdir(parents=True)
