@@ -38,10 +38,10 @@ RECORD = {
 
 def record(hyperparameters=None, **changes):
     """The content of run.json for a run of a published row, with changes."""
-    found = {**RECORD, **changes}
-    row = ROWS[found["dataset"], found["protocol"], found["method"]]
-    ours = {**dataclasses.asdict(row), "epochs": found["epochs"], **(hyperparameters or {})}
-    return {**found, "hyperparameters": ours}
+    run = {**RECORD, **changes}
+    row = ROWS[run["dataset"], run["protocol"], run["method"]]
+    ours = {**dataclasses.asdict(row), "epochs": run["epochs"], **(hyperparameters or {})}
+    return {**run, "hyperparameters": ours}
 
 
 def first_layer(seed=1):
@@ -65,15 +65,15 @@ def add_run(results, name=None, hyperparameters=None, **changes):
     Path
         Its folder: <results>/<name>, or where training puts such a run.
     """
-    found = record(hyperparameters, **changes)
-    folder = results / (name or "{dataset}/{protocol}-{method}/seed-{seed}".format(**found))
+    content = record(hyperparameters, **changes)
+    folder = results / (name or "{dataset}/{protocol}-{method}/seed-{seed}".format(**content))
     folder.mkdir(parents=True)
-    (folder / "run.json").write_text(json.dumps(found))
+    (folder / "run.json").write_text(json.dumps(content))
     with open(folder / "epochs.csv", "w", newline="") as f:
         writer = csv.writer(f)
         writer.writerow(
             ["epoch", "learning_rate", "train_loss", "valid_loss", "valid_error", "seconds"]
         )
         writer.writerows([epoch, 0.3, 1 / epoch, 0.5, 5 / epoch, 10 * epoch] for epoch in (2, 4, 6))
-    np.savez(folder / "first_layer.npz", **first_layer(found["seed"]))
+    np.savez(folder / "first_layer.npz", **first_layer(content["seed"]))
     return folder

@@ -62,8 +62,8 @@ def imports(path):
 
 def room(module):
     """The package or top module of FLOORS that has a module, or None if the project has none."""
-    found = [name for name in FLOORS if module == name or module.startswith(f"{name}.")]
-    return max(found, key=len, default=None)
+    matching = [name for name in FLOORS if module == name or module.startswith(f"{name}.")]
+    return max(matching, key=len, default=None)
 
 
 def rooms_known():

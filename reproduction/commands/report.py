@@ -32,19 +32,19 @@ def report(options):
     results = Path(options.results)
     if not os.path.isdir(results):
         raise UserError(f"{results} is not a folder; name one that holds runs with --results")
-    found = findings.read(results, ROWS)
-    titles, drawn = figures.draw(found.runs, found.compared)
+    evidence = findings.read(results, ROWS)
+    titles, drawn = figures.draw(evidence.runs, evidence.compared)
     pictures = {title: f"figures/{name}.svg" for name, title in titles.items()}
     target = results / "figures"
     texts = {
-        "results.csv": results_csv(found.runs + found.tuned),
-        "claims.md": claims_page(found),
-        "networks.md": networks_page(found.runs, found.networks),
-        "article.md": article(found, pictures),
-        "README.md": page(found, pictures),
+        "results.csv": results_csv(evidence.runs + evidence.tuned),
+        "claims.md": claims_page(evidence),
+        "networks.md": networks_page(evidence.runs, evidence.networks),
+        "article.md": article(evidence, pictures),
+        "README.md": page(evidence, pictures),
     }
-    if found.tuned:
-        texts["tuning/README.md"] = tuning_page(found.tuned)
+    if evidence.tuned:
+        texts["tuning/README.md"] = tuning_page(evidence.tuned)
     files = {target / name: content for name, content in drawn.items()}
     files |= {results / name: content.encode() for name, content in texts.items()}
     before = _start(results / "README.md")
@@ -65,9 +65,10 @@ def report(options):
                     path.unlink()
     if results.resolve() == (original_stack.ROOT / "results").resolve():
         comparison = next(iter(pictures.items()))
-        block = mnist_table(found.runs, (comparison[0], f"results/{comparison[1]}"))
+        block = mnist_table(evidence.runs, (comparison[0], f"results/{comparison[1]}"))
         update_block(original_stack.ROOT / "README.md", "./reproduce report", block)
-    print(f"{printable(results / 'README.md')}: {len(found.runs)} runs, {len(found.notes)} notes")
+    page_path, count = printable(results / "README.md"), len(evidence.notes)
+    print(f"{page_path}: {len(evidence.runs)} runs, {count} notes")
 
 
 def _start(path):

@@ -99,8 +99,8 @@ def article(findings, pictures):
     pictures : dict
         {title: path relative to the page}; the comparison is the first.
     """
-    compared, found = findings.compared, claims(findings)
-    counts = verdicts(found)
+    compared, all_claims = findings.compared, claims(findings)
+    counts = verdicts(all_claims)
     title, picture = next(iter(pictures.items()))
     stochastic = findings.by_row["mnist", "paper", "stochastic"]
     errors = ", ".join(f"{error:.2f}" for error in stochastic.errors)
@@ -109,7 +109,7 @@ def article(findings, pictures):
         made=MADE,
         runs=len(findings.runs),
         rows=len(compared),
-        claims="\n".join(f"{i}. {c.statement} ({c.place})" for i, c in enumerate(found, 1)),
+        claims="\n".join(f"{i}. {c.statement} ({c.place})" for i, c in enumerate(all_claims, 1)),
         statements=counts.total(),
         counted=counted(counts),
         confidence=CONFIDENCE,
@@ -122,7 +122,7 @@ def article(findings, pictures):
         tables=_tables(compared),
         title=title,
         picture=picture,
-        verdicts=_verdicts(found),
+        verdicts=_verdicts(all_claims),
         costs=f"All runs, those that chose hyperparameters included, took {hours:.0f} CPU hours.",
         stochastic=f"{errors} % by seed" if errors else "not yet run",
         open=_open(compared, findings.epochs),
@@ -142,10 +142,11 @@ def _tables(compared):
     return "\n\n".join(parts or ["No row has been run in its published setting yet."])
 
 
-def _verdicts(found):
-    given = [verdict for verdict in VERDICTS if verdicts(found)[verdict]]
+def _verdicts(all_claims):
+    given = [verdict for verdict in VERDICTS if verdicts(all_claims)[verdict]]
     lines = [
-        [claim.title, *(verdicts([claim])[verdict] or "" for verdict in given)] for claim in found
+        [claim.title, *(verdicts([claim])[verdict] or "" for verdict in given)]
+        for claim in all_claims
     ]
     return table(["claim", *given], lines)
 

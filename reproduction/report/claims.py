@@ -183,14 +183,14 @@ def claims(findings):
 
 def claims_page(findings):
     """The text of results/claims.md."""
-    found = claims(findings)
-    counts = verdicts(found)
+    all_claims = claims(findings)
+    counts = verdicts(all_claims)
     parts = [
         "# Claims of the papers",
         f"{MADE} {len(findings.runs)} finished runs and the records of commands; no number is "
         f"typed by hand. Of {counts.total()} statements: {counted(counts)}.",
     ]
-    for claim in found:
+    for claim in all_claims:
         lines = [
             [line.what, line.published, line.obtained, f"**{line.verdict}**"]
             for line in claim.lines
@@ -205,9 +205,9 @@ def claims_page(findings):
     return "\n\n".join(parts) + "\n"
 
 
-def verdicts(found):
+def verdicts(all_claims):
     """How often each verdict was given, as a Counter."""
-    return Counter(line.verdict for claim in found for line in claim.lines)
+    return Counter(line.verdict for claim in all_claims for line in claim.lines)
 
 
 def counted(counts):
@@ -297,9 +297,9 @@ def _order(rows, dataset, lower, higher):
     kind, sides = comparable(_all(first), _all(second))
     if kind == "not tested":
         return line
-    found = difference_of_errors(*map(_errors, sides), sides[0][0]["test_images"])
-    line.obtained = _with_setting(_shown(*found, sides), sides[0])
-    line.verdict = kind or _below(*found[:2], _enough(first, second))
+    difference = difference_of_errors(*map(_errors, sides), sides[0][0]["test_images"])
+    line.obtained = _with_setting(_shown(*difference, sides), sides[0])
+    line.verdict = kind or _below(*difference[:2], _enough(first, second))
     return line
 
 
@@ -378,8 +378,8 @@ def _test_weights(rows, dataset):
     enough = len(runs) >= enough_runs(row.published)
 
     def errors(of):
-        found = {run["seed"]: of(run.evaluation) for run in runs}
-        return {seed: error for seed, error in found.items() if error is not None}
+        by_seed = {run["seed"]: of(run.evaluation) for run in runs}
+        return {seed: error for seed, error in by_seed.items() if error is not None}
 
     def binary(evaluation):
         own = evaluation.get("binary_own_statistics")
@@ -393,14 +393,14 @@ def _test_weights(rows, dataset):
     ):
         if not (first and second):
             continue
-        found, half, pairs = difference_of_errors(first, second, runs[0]["test_images"])
-        shown = _shown(found, half, pairs, (first, second))
+        difference, half, pairs = difference_of_errors(first, second, runs[0]["test_images"])
+        shown = _shown(difference, half, pairs, (first, second))
         line.obtained = _with_setting(shown, runs)
         margin = MARGIN * statistics.mean(second.values())
         if line is real:
-            judged = _not_above(found, half, margin)
+            judged = _not_above(difference, half, margin)
         else:
-            judged = _within(found - half, found + half, margin)
+            judged = _within(difference - half, difference + half, margin)
         line.verdict = kind or (judged if enough else "undecided")
     return [real, ensemble]
 
@@ -415,11 +415,11 @@ def _scaling(findings, rows, optimizer):
     line = Line(f"{OPTIMIZERS[optimizer]}: scaled against not", " against ".join(theirs))
     kind, sides = comparable(_all(first), _all(second))
     if kind != "not tested":
-        found = difference_of_errors(*map(_errors, sides), sides[0][0]["test_images"])
+        difference = difference_of_errors(*map(_errors, sides), sides[0][0]["test_images"])
         means = [statistics.mean(_errors(side).values()) for side in sides]
-        shown = f"{means[0]:.2f} against {means[1]:.2f}, {_shown(*found, sides)}"
+        shown = f"{means[0]:.2f} against {means[1]:.2f}, {_shown(*difference, sides)}"
         line.obtained = _with_setting(shown, sides[0])
-        line.verdict = kind or _below(*found[:2], _enough(first, second))
+        line.verdict = kind or _below(*difference[:2], _enough(first, second))
         return line
     short = [[run["valid_error"] for run in findings.tuned if run.row == key] for key in keys]
     if all(short):
@@ -503,7 +503,7 @@ def obtained_figures(findings, times):
     dict
         {(label, data set): text}
     """
-    found = {claim.title: claim.lines for claim in claims(findings)}
+    lines_of = {claim.title: claim.lines for claim in claims(findings)}
     counts = {
         part: ", ".join(
             f"{NAMES[name]} {shares[part]:.1f}"
@@ -512,17 +512,17 @@ def obtained_figures(findings, times):
         )
         for part in ("training", "test")
     }
-    sixteen, _, network = found["Memory"]
+    sixteen, _, network = lines_of["Memory"]
     texts = {
         "training": counts["training"],
         "test time": counts["test"],
         "weights": sixteen.obtained,
         "weights and": network.obtained,
-        "XNOR kernel against an": found["Speed of XNOR"][0].obtained,
-        "XNOR kernel against c": found["Speed of XNOR"][1].obtained,
-        "multilayer": found["Speed of XNOR"][2].obtained,
+        "XNOR kernel against an": lines_of["Speed of XNOR"][0].obtained,
+        "XNOR kernel against c": lines_of["Speed of XNOR"][1].obtained,
+        "multilayer": lines_of["Speed of XNOR"][2].obtained,
         "unique": "; ".join(
-            line.obtained for line in found["Repetitions of filters"] if line.obtained
+            line.obtained for line in lines_of["Repetitions of filters"] if line.obtained
         ),
     }
     figures = {}

@@ -116,8 +116,8 @@ def read(results, rows):
     tuned, more = read_runs(results, rows, tuning=True)
     epochs, damaged = read_benchmarks(results, rows)
     networks, unreadable = read_networks(results, runs)
-    found = Findings(runs, tuned, [*notes, *more, *damaged, *unreadable], epochs)
-    found.networks = networks
+    findings = Findings(runs, tuned, [*notes, *more, *damaged, *unreadable], epochs)
+    findings.networks = networks
     for name, file, kind, command in (
         ("multiplications", "multiplications.json", dict[str, Multiplications], "multiplications"),
         ("xnor", "benchmarks/xnor.json", Xnor, "benchmark xnor"),
@@ -128,12 +128,12 @@ def read(results, rows):
             with reading(path, f"run ./reproduce {command} again"), open_regular(path) as f:
                 record = json.loads(f.read())
                 check(record, kind)
-                setattr(found, name, record)
+                setattr(findings, name, record)
         except FileNotFoundError:
             continue
         except UserError as error:
-            found.notes.append(text(str(error).replace(f"{results}/", "")))
-    return found
+            findings.notes.append(text(str(error).replace(f"{results}/", "")))
+    return findings
 
 
 @cache

@@ -52,9 +52,9 @@ def update_block(path, command, content):
             page = f.read().decode()
     except FileNotFoundError:
         page = ""
-    before, found, rest = page.partition(start)
+    before, mark, rest = page.partition(start)
     _, end, after = rest.partition(END)
-    if not (found and end):
+    if not (mark and end):
         raise UserError(
             f"{path} lacks the lines {start.strip()} and {END.strip()}; put them where what "
             f"{command} generates should stand"

@@ -173,12 +173,12 @@ def errors(run):
     """{kind of weights: test error} of a run: all that were evaluated, or the error in run.json."""
     if not run.evaluation:
         return {f"{run['test_weights']} weights": run["test_error"]}
-    found = {
+    by_kind = {
         "binary weights": run.evaluation["binary"],
         "binary weights, recomputed statistics": run.evaluation.get("binary_own_statistics"),
         "real weights": run.evaluation["real"],
     }
     if ensemble := run.evaluation["ensemble"]:
         largest = max(ensemble, key=int)
-        found[f"an ensemble of {largest}"] = ensemble[largest]
-    return {kind: error for kind, error in found.items() if error is not None}
+        by_kind[f"an ensemble of {largest}"] = ensemble[largest]
+    return {kind: error for kind, error in by_kind.items() if error is not None}

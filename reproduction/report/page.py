@@ -250,8 +250,8 @@ def unofficial_table(compared):
             + [_span(*interval(errors, images)), off, " or ".join(differing)]
         )
     header = "data set,protocol,method,published,obtained,std,seeds,95% interval,difference"
-    found = table([*header.split(","), "test images that differ from the official ones"], lines)
-    return f"{UNOFFICIAL_DATA}\n\n{found}" if lines else ""
+    content = table([*header.split(","), "test images that differ from the official ones"], lines)
+    return f"{UNOFFICIAL_DATA}\n\n{content}" if lines else ""
 
 
 def costs(runs, tuned):
@@ -285,8 +285,8 @@ def _other_settings(compared, runs):
         span = _span(*interval(errors, group[0]["test_images"]))
         lines.append([*key, f"{statistics.mean(errors):.2f}", _spread(errors), seeds, span])
     header = "data set,protocol,method,setting,obtained,std,seeds,95% interval"
-    found = table(header.split(","), lines)
-    return "Not comparable with a published figure.\n\n" + found if lines else ""
+    content = table(header.split(","), lines)
+    return "Not comparable with a published figure.\n\n" + content if lines else ""
 
 
 def _test_time_weights(runs):

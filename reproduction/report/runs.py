@@ -175,25 +175,25 @@ def departures(record, row):
     -------
     tuple of str
     """
-    found = []
+    differences = []
     if not record["official_data"]:
         unofficial = ", ".join(file["name"] for file in record["data"] if not file["official"])
-        found.append(f"{UNOFFICIAL} ({unofficial})")
+        differences.append(f"{UNOFFICIAL} ({unofficial})")
     if published(record["dataset"], record["protocol"], record["method"]) is None:
-        found.append("no published row")
+        differences.append("no published row")
     if row is None:
-        return tuple(found)
+        return tuple(differences)
     ours, theirs = dataclasses.asdict(row), {**BEFORE, **record["hyperparameters"]}
     named = ours.keys() | theirs.keys()
     for name in [*filter(named.__contains__, PHRASES), *sorted(named - PHRASES.keys())]:
         if name not in theirs:
-            found.append(f"{name} not recorded")
+            differences.append(f"{name} not recorded")
         elif name not in ours or not _equal(theirs[name], ours[name]):
             phrase = PHRASES.get(name, name + " {} instead of {}")
-            found.append(phrase.format(_shown(theirs[name]), _shown(ours.get(name))))
+            differences.append(phrase.format(_shown(theirs[name]), _shown(ours.get(name))))
     if record["test_weights"] != row.default_test_weights:
-        found.append(f"{record['test_weights']} weights at test time")
-    return tuple(found)
+        differences.append(f"{record['test_weights']} weights at test time")
+    return tuple(differences)
 
 
 def _equal(theirs, ours):

@@ -240,11 +240,11 @@ def paired(first, second):
     seeds : int
         How many seeds are shared.
     """
-    found = [first[seed] - second[seed] for seed in first.keys() & second.keys()]
-    if len(found) < 2:
-        return (*found, None, 1) if found else (None, None, 0)
-    mean, variance, df = _moments(found, None)
-    return mean, scipy.stats.t.ppf((1 + CONFIDENCE) / 2, df) * math.sqrt(variance), len(found)
+    differences = [first[seed] - second[seed] for seed in first.keys() & second.keys()]
+    if len(differences) < 2:
+        return (*differences, None, 1) if differences else (None, None, 0)
+    mean, variance, df = _moments(differences, None)
+    return mean, scipy.stats.t.ppf((1 + CONFIDENCE) / 2, df) * math.sqrt(variance), len(differences)
 
 
 def difference_of_errors(first, second, images):
@@ -265,9 +265,9 @@ def difference_of_errors(first, second, images):
     pairs : int
         How many seeds are paired; 0 if the interval is Welch's.
     """
-    found, half, pairs = paired(first, second)
+    delta, half, pairs = paired(first, second)
     if half is not None:
-        return found, half, pairs
+        return delta, half, pairs
     ours, theirs = (_moments([*errors.values()], images) for errors in (first, second))
     return (*_welch(ours, theirs), 0)
 
@@ -286,10 +286,10 @@ def verdict(errors, images, published):
         return "not judged"
     if len(errors) < enough_runs(published):
         return "not enough runs"
-    found, half = difference(errors, images, published)
-    if abs(found) > half:
+    delta, half = difference(errors, images, published)
+    if abs(delta) > half:
         return "differs"
-    equivalent = abs(found) + half <= MARGIN * float(published["value"])
+    equivalent = abs(delta) + half <= MARGIN * float(published["value"])
     return "reproduced" if equivalent else "not enough runs"
 
 

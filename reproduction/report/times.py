@@ -53,7 +53,7 @@ def read_benchmarks(results, rows):
     notes : list of str
         A sentence on each file that is damaged.
     """
-    found, notes = {}, []
+    seconds, notes = {}, []
     row_of = {key[:2]: row for key, row in rows.items()}
     for step, of_step in BENCHMARKS.items():
         path = Path(results) / "benchmarks" / f"{step}.json"
@@ -68,8 +68,8 @@ def read_benchmarks(results, rows):
             notes.append(text(str(error).replace(f"{results}/", "")))
             continue
         for row in set(of_step) & row_of.keys():
-            found[row] = row_of[row].steps(TRAINING_IMAGES[row[0]]) * timed / 1000
-    return found, notes
+            seconds[row] = row_of[row].steps(TRAINING_IMAGES[row[0]]) * timed / 1000
+    return seconds, notes
 
 
 def time_of_a_run(compared, benchmarks):

@@ -116,8 +116,8 @@ def test_frequency_of_each_weight_is_its_hard_sigmoid(seed):
 def test_samples_are_uncorrelated(seed):
     shape, n = (256, 256), 256 * 256
     W = np.zeros(shape, dtype="float32")
-    one = fused.PhiloxStream(seed)
-    draw, second = drawing(W, stream=one), drawing(W, stream=one)
+    stream = fused.PhiloxStream(seed)
+    draw, second = drawing(W, stream=stream), drawing(W, stream=stream)
     other_layer = drawing(W, seed=seed + 1)
     a, b, c, d = draw(), draw(), second(), other_layer()
     pairs = [(a, b), (a, c), (a, d), (b, c), (b, d)]  # steps, binarizations, layers

@@ -25,11 +25,11 @@ def test_what_numpy_writes(tmp_path):
         "empty": np.zeros((0, 3), np.uint8),
     }
     path.write_bytes(arrays.npz(**kept))
-    found = arrays.load_npz(path, "make it again")
-    assert found.keys() == kept.keys()
+    loaded = arrays.load_npz(path, "make it again")
+    assert loaded.keys() == kept.keys()
     for name, array in kept.items():
-        assert found[name].dtype == array.dtype
-        np.testing.assert_array_equal(found[name], array)
+        assert loaded[name].dtype == array.dtype
+        np.testing.assert_array_equal(loaded[name], array)
     np.savez_compressed(path, **kept)
     np.testing.assert_array_equal(arrays.load_npz(path, "")["f"], kept["f"])
 

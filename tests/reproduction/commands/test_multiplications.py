@@ -74,8 +74,8 @@ def test_the_command_writes_a_record(tmp_path, monkeypatch, capsys):
         }
     }
     assert f"removed in training: {share:.1f}%" in capsys.readouterr().out
-    found = findings.read(tmp_path / "results", {})
-    assert (found.multiplications, found.notes) == (record, [])
+    evidence = findings.read(tmp_path / "results", {})
+    assert (evidence.multiplications, evidence.notes) == (record, [])
 
 
 @pytest.mark.parametrize("method", ["none", "deterministic"])

@@ -371,6 +371,6 @@ def test_damage_is_found_before_hdf5_reads_it(tmp_path_factory, data):
     path.write_bytes(data.draw(formats.damaged(path.read_bytes())))
     with (
         contextlib.suppress(UserError),
-        prepared.prepare("a.hdf5", files, [folder], make) as found,
+        prepared.prepare("a.hdf5", files, [folder], make) as opened,
     ):
-        assert found.memory_map("features", np.uint8).tolist() == list(range(6))
+        assert opened.memory_map("features", np.uint8).tolist() == list(range(6))

@@ -57,10 +57,10 @@ def test_zca():
 
 def test_zca_does_not_depend_on_the_blocks():
     images = golden("zca")["train"]
-    for one, other in zip(
+    for whole, other in zip(
         preprocessing.fit_zca(images), preprocessing.fit_zca(images, block=7), strict=True
     ):
-        np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-9)
+        np.testing.assert_allclose(whole, other, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize(("channels", "name"), [([0], "as_released"), (None, "all_channels")])

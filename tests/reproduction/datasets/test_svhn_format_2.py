@@ -31,10 +31,10 @@ def test_fuel_reads_the_converted_svhn(svhn, monkeypatch):
     datasets.load("svhn", folder, allow_unofficial=True)
     monkeypatch.setitem(fuel.config.config["data_path"], "value", [str(folder / "binaryconnect")])
     for name, (images, labels) in sets.items():
-        found = fuel.datasets.SVHN(2, (name,), load_in_memory=True)
-        assert found.axis_labels["features"] == ("batch", "channel", "height", "width")
-        assert np.array_equal(found.data_sources[0], images)
-        assert np.array_equal(found.data_sources[1][:, 0], labels % 10)
+        dataset = fuel.datasets.SVHN(2, (name,), load_in_memory=True)
+        assert dataset.axis_labels["features"] == ("batch", "channel", "height", "width")
+        assert np.array_equal(dataset.data_sources[0], images)
+        assert np.array_equal(dataset.data_sources[1][:, 0], labels % 10)
 
 
 def test_a_killed_conversion_is_resumed(svhn, svhn_copy, monkeypatch):

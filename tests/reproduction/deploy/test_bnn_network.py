@@ -126,10 +126,10 @@ def test_thresholds(least, sign):
     def activations(sums):
         return np.where(sums >= least, sign, -sign)
 
-    found, negative = export.thresholds(activations, 9, 2)
+    computed, negative = export.thresholds(activations, 9, 2)
     sums = np.arange(-9, 10)[:, np.newaxis]
-    np.testing.assert_array_equal((sums >= found) ^ negative, activations(sums) * np.ones(2) > 0)
-    assert found.dtype == np.int32
+    np.testing.assert_array_equal((sums >= computed) ^ negative, activations(sums) * np.ones(2) > 0)
+    assert computed.dtype == np.int32
 
 
 @pytest.fixture

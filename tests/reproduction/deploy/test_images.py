@@ -43,8 +43,8 @@ def test_arrays(tmp_path):
     np.save(tmp_path / "e.npy", images[..., np.newaxis])
     np.save(tmp_path / "f.npy", np.asfortranarray(images, np.float64))
     for name in ("a", "b.gz", "c.npy", "d.npz", "e.npy", "f.npy"):
-        names, found = read_images([tmp_path / name], GREY)
-        np.testing.assert_array_equal(found, images[:, np.newaxis])
+        names, pixels = read_images([tmp_path / name], GREY)
+        np.testing.assert_array_equal(pixels, images[:, np.newaxis])
         assert names == [(str(tmp_path / name), i) for i in range(3)]
 
 

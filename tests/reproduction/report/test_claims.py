@@ -38,9 +38,9 @@ def add_errors(results, method, errors, **changes):
 
 
 def test_without_evidence_nothing_is_tested(tmp_path):
-    found = claims(findings.read(tmp_path, ROWS))
-    assert verdicts(found) == {"not tested": sum(len(claim.lines) for claim in found)}
-    assert all(line.obtained == "" for claim in found for line in claim.lines)
+    all_claims = claims(findings.read(tmp_path, ROWS))
+    assert verdicts(all_claims) == {"not tested": sum(len(claim.lines) for claim in all_claims)}
+    assert all(line.obtained == "" for claim in all_claims for line in claim.lines)
     page = claims_page(findings.read(tmp_path, ROWS))
     assert "from 0 finished runs" in page
     assert "| SGD: scaled against not | 11.45 against no figure |  | **not tested** |" in page
@@ -65,16 +65,16 @@ def test_every_verdict_is_explained(tmp_path):
 def test_order_of_the_methods_is_paired_by_seed(tmp_path, stochastic, obtained, verdict):
     add_errors(tmp_path, "deterministic", [1.2, 1.3, 1.4])
     add_errors(tmp_path, "stochastic", stochastic)
-    found = lines(tmp_path, "Order of the methods")
-    assert found["MNIST: stochastic minus deterministic"] == (obtained, verdict)
-    assert found["MNIST: deterministic minus no regularizer"] == ("", "not tested")
+    by_name = lines(tmp_path, "Order of the methods")
+    assert by_name["MNIST: stochastic minus deterministic"] == (obtained, verdict)
+    assert by_name["MNIST: deterministic minus no regularizer"] == ("", "not tested")
 
 
 def test_one_run_of_cifar10_is_as_many_as_the_paper_has(tmp_path):
     add_errors(tmp_path, "deterministic", [9.9], **CIFAR10)
     add_errors(tmp_path, "stochastic", [8.3], **CIFAR10)
-    found = lines(tmp_path, "Order of the methods")
-    assert found["CIFAR-10: stochastic minus deterministic"] == (
+    by_name = lines(tmp_path, "Order of the methods")
+    assert by_name["CIFAR-10: stochastic minus deterministic"] == (
         "-1.60 ± 0.80 (1 and 1 runs)",
         "holds",
     )
@@ -122,8 +122,8 @@ def add_losses(results, method, losses, errors):
 def test_regularization_raises_the_loss_and_not_the_error(tmp_path, losses, errors, verdict):
     add_losses(tmp_path, "none", [0.1, 0.2, 0.3], [1.2, 1.3, 1.2])
     add_losses(tmp_path, "stochastic", losses, errors)
-    obtained, found = lines(tmp_path, "Regularization")["MNIST: stochastic"]
-    assert found == verdict
+    obtained, judged = lines(tmp_path, "Regularization")["MNIST: stochastic"]
+    assert judged == verdict
     assert obtained.startswith(f"loss {np.mean(losses):.2g} against 0.2 (difference ")
 
 
@@ -133,10 +133,10 @@ def test_multiplications_are_those_of_the_record(tmp_path):
         name: {"training": share, "test": 100.0, "parts": {}} for name, share in shares.items()
     }
     (tmp_path / "multiplications.json").write_text(json.dumps(record))
-    found = lines(tmp_path, "Multiplications")
-    assert found["MNIST: training"] == ("63.3 %", "holds")
-    assert found["SVHN: training"] == ("50.0 %", "does not hold")
-    assert found["SVHN: test time, deterministic weights"] == ("100.0 %", "holds")
+    by_name = lines(tmp_path, "Multiplications")
+    assert by_name["MNIST: training"] == ("63.3 %", "holds")
+    assert by_name["SVHN: training"] == ("50.0 %", "does not hold")
+    assert by_name["SVHN: test time, deterministic weights"] == ("100.0 %", "holds")
 
 
 @pytest.mark.parametrize(("bytes_each", "verdict"), [(1, "holds"), (2, "undecided")])
@@ -149,43 +149,43 @@ def test_memory_is_that_of_the_deployed_networks(tmp_path, bytes_each, verdict):
     (tmp_path / "benchmarks").mkdir()
     (tmp_path / "benchmarks" / "xnor.json").write_text(json.dumps(XNOR))
     of_file = 2 * 7840 / (folder / "deployed.npz").stat().st_size
-    found = list(lines(tmp_path, "Memory").values())
-    assert found[0] == (
+    memory = list(lines(tmp_path, "Memory").values())
+    assert memory[0] == (
         f"{16 / bytes_each:.1f} times less in 1 deployed network ({of_file:.1f} with all else in "
         "the file)",
         verdict,
     )
-    assert found[1][0].startswith(f"{32 / bytes_each:.1f} times less in 1 deployed network (")
-    assert found[2] == ("32.0 times less", "holds")
+    assert memory[1][0].startswith(f"{32 / bytes_each:.1f} times less in 1 deployed network (")
+    assert memory[2] == ("32.0 times less", "holds")
 
 
 def add_evaluations(results, errors):
     """Stochastic runs with (binary, binary with own statistics, real, ensemble) errors."""
     for seed, (binary, own, real, ensemble) in enumerate(errors, 1):
-        found = {"binary": binary, "binary_own_statistics": own, "real": real}
-        found["ensemble"] = {"1": 5.0, "16": ensemble}
-        (add_run(results, seed=seed) / "evaluation.json").write_text(json.dumps(found))
+        evaluation = {"binary": binary, "binary_own_statistics": own, "real": real}
+        evaluation["ensemble"] = {"1": 5.0, "16": ensemble}
+        (add_run(results, seed=seed) / "evaluation.json").write_text(json.dumps(evaluation))
 
 
 def test_real_weights_are_no_worse_than_binary_ones(tmp_path):
     add_evaluations(tmp_path, [(9.0, 1.2, 1.15, 1.2), (9.0, 1.3, 1.25, 1.3), (1.4, None, 1.35, 2)])
-    found = lines(tmp_path, "Weights at test time")
-    assert found["MNIST: real minus binary weights"] == (
+    by_name = lines(tmp_path, "Weights at test time")
+    assert by_name["MNIST: real minus binary weights"] == (
         "-0.05 ± 0.00 (3 seeds, paired)",
         "holds",
     )
-    assert found["MNIST: ensemble of 16 minus real weights"][1] == "undecided"
-    assert found["SVHN: real minus binary weights"] == ("", "not tested")
+    assert by_name["MNIST: ensemble of 16 minus real weights"][1] == "undecided"
+    assert by_name["SVHN: real minus binary weights"] == ("", "not tested")
 
 
 def test_real_weights_that_are_worse(tmp_path):
     add_evaluations(tmp_path, [(1.2, None, 1.7, 1.2), (1.3, None, 1.8, 1.3), (1.4, None, 1.9, 1.4)])
-    found = lines(tmp_path, "Weights at test time")
-    assert found["MNIST: real minus binary weights"] == (
+    by_name = lines(tmp_path, "Weights at test time")
+    assert by_name["MNIST: real minus binary weights"] == (
         "+0.50 ± 0.00 (3 seeds, paired)",
         "does not hold",
     )
-    assert found["MNIST: ensemble of 16 minus real weights"][1] == "does not hold"
+    assert by_name["MNIST: ensemble of 16 minus real weights"][1] == "does not hold"
 
 
 def test_scaling_falls_back_on_the_runs_that_chose_the_rates(tmp_path):
@@ -251,8 +251,8 @@ def test_speeds_of_a_gpu_take_the_place_of_those_of_a_cpu(tmp_path):
 def test_repetitions_are_those_of_an_evaluation(tmp_path, shares, epochs, obtained, verdict):
     changes = {**CIFAR10, "epochs": epochs, "epochs_done": epochs, "test_weights": "binary"}
     folder = add_run(tmp_path, protocol="bnn-theano", method="bnn", **changes)
-    found = {"binary": 11.0, "real": None, "ensemble": {}, "unique_kernels": shares}
-    (folder / "evaluation.json").write_text(json.dumps(found))
+    evaluation = {"binary": 11.0, "real": None, "ensemble": {}, "unique_kernels": shares}
+    (folder / "evaluation.json").write_text(json.dumps(evaluation))
     assert lines(tmp_path, "Repetitions of filters") == {
         "CIFAR-10, protocol bnn-theano": (obtained, verdict),
         "CIFAR-10, protocol bnn-torch7": ("", "not tested"),
@@ -279,8 +279,8 @@ def test_repetitions_are_those_of_an_evaluation(tmp_path, shares, epochs, obtain
 def test_damaged_records_are_noted(tmp_path, file, content, note):
     (tmp_path / "benchmarks").mkdir()
     (tmp_path / file).write_text(content)
-    found = findings.read(tmp_path, ROWS)
-    assert (found.multiplications, found.xnor) == ({}, None)
-    (text,) = found.notes
+    evidence = findings.read(tmp_path, ROWS)
+    assert (evidence.multiplications, evidence.xnor) == ({}, None)
+    (text,) = evidence.notes
     assert text.startswith(f"{file} is damaged (")
     assert text.endswith(f"; run {note}")

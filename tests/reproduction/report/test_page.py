@@ -181,8 +181,8 @@ def test_benchmarks_that_give_no_time_are_noted(tmp_path):
     for value in (None, "x", -1, 0, float("nan"), 10**400, []):
         record = json.dumps({"median_milliseconds": {"fused": value}})
         (tmp_path / "benchmarks" / "svhn.json").write_text(record)
-        found, (note,) = times.read_benchmarks(tmp_path, ROWS)
-        assert found == {}
+        seconds, (note,) = times.read_benchmarks(tmp_path, ROWS)
+        assert seconds == {}
         assert note.startswith("benchmarks/svhn.json is damaged (")
 
 
@@ -191,10 +191,10 @@ def test_an_epoch_of_each_row_by_the_benchmark(tmp_path):
     for step in times.BENCHMARKS:
         timed = {"median_milliseconds": {"fused": 1000.0}}
         (tmp_path / "benchmarks" / f"{step}.json").write_text(json.dumps(timed))
-    found, notes = times.read_benchmarks(tmp_path, ROWS)
+    seconds, notes = times.read_benchmarks(tmp_path, ROWS)
     assert notes == []
     table1 = {key[:2]: 900 for key in ROWS if key[1].startswith("table1-")}
-    assert found == {
+    assert seconds == {
         ("mnist", "paper"): 250,
         ("mnist", "bnn-theano"): 500,
         ("cifar10", "paper"): 900,
@@ -248,8 +248,8 @@ def test_runs_that_chose_hyperparameters_are_apart(tmp_path):
 
 def test_evaluations_are_shown_with_a_column_for_each_ensemble(tmp_path):
     for seed, sizes in ((1, {"1": 3.0, "4": 2.0}), (2, {"16": 1.5})):
-        found = {"binary": 2.0, "real": None, "ensemble": sizes}
-        (add_run(tmp_path, seed=seed) / "evaluation.json").write_text(json.dumps(found))
+        seconds = {"binary": 2.0, "real": None, "ensemble": sizes}
+        (add_run(tmp_path, seed=seed) / "evaluation.json").write_text(json.dumps(seconds))
     page = make(tmp_path)
     section = page.split("## Test-time weights")[1].split("## ")[0]
     assert section.splitlines()[-3:-1] == [

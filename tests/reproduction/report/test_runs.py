@@ -92,9 +92,9 @@ def test_a_run_is_read_whole(tmp_path):
     ],
 )
 def test_departures_name_each_difference_from_the_row(changes, departures):
-    found = record(**{"epochs_done": 0, **changes})
-    row = ROWS[found["dataset"], found["protocol"], found["method"]]
-    assert report.departures(found, row) == tuple(departures)
+    run = record(**{"epochs_done": 0, **changes})
+    row = ROWS[run["dataset"], run["protocol"], run["method"]]
+    assert report.departures(run, row) == tuple(departures)
 
 
 @pytest.mark.parametrize("row", [row for row in ROWS if row[0] != "digits"])
@@ -102,26 +102,26 @@ def test_a_run_of_a_published_row_is_comparable(row):
     dataset, protocol, method = row
     epochs = ROWS[row].epochs
     weights = ROWS[row].default_test_weights
-    found = record(
+    run = record(
         dataset=dataset, protocol=protocol, method=method, epochs=epochs, test_weights=weights
     )
     published = report.published(*row)
-    assert report.departures(found, ROWS[row]) == (() if published else ("no published row",))
+    assert report.departures(run, ROWS[row]) == (() if published else ("no published row",))
     assert published is None or int(published["epochs"]) == epochs
 
 
 def test_hyperparameters_that_an_older_record_lacks():
-    found = record()
+    run = record()
     for name in ("LR_stages", "shift_based"):  # younger than the first records
-        del found["hyperparameters"][name]
+        del run["hyperparameters"][name]
     row = ROWS["mnist", "paper", "stochastic"]
-    assert report.departures(found, row) == ()
-    del found["hyperparameters"]["LR_start"]
-    assert report.departures(found, row) == ("LR_start not recorded",)
-    found = record(protocol="bnn-torch7", method="bnn", epochs=200, test_weights="binary")
-    del found["hyperparameters"]["shift_based"]
+    assert report.departures(run, row) == ()
+    del run["hyperparameters"]["LR_start"]
+    assert report.departures(run, row) == ("LR_start not recorded",)
+    run = record(protocol="bnn-torch7", method="bnn", epochs=200, test_weights="binary")
+    del run["hyperparameters"]["shift_based"]
     row = ROWS["mnist", "bnn-torch7", "bnn"]
-    assert report.departures(found, row) == ("shift_based False instead of True",)
+    assert report.departures(run, row) == ("shift_based False instead of True",)
 
 
 def test_results_of_the_project_are_judged():
@@ -333,8 +333,8 @@ def test_damaged_first_layer(tmp_path, changes):
     ],
 )
 def test_damaged_evaluation(tmp_path, changes):
-    found = {"binary": 2.0, "real": 1.0, "ensemble": {"1": 3.0}, **changes}
-    (add_run(tmp_path, "run") / "evaluation.json").write_text(json.dumps(found))
+    evaluation = {"binary": 2.0, "real": 1.0, "ensemble": {"1": 3.0}, **changes}
+    (add_run(tmp_path, "run") / "evaluation.json").write_text(json.dumps(evaluation))
     ((run,), (note,)) = read(tmp_path)
     assert run.evaluation is None
     assert note.startswith("`run` counts without evaluation.json: evaluation.json is damaged (")

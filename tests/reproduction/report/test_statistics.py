@@ -30,17 +30,17 @@ def test_interval_of_one_seed_is_clopper_pearsons():
 
 
 def test_difference_is_welchs():
-    found, half = difference([1.1, 1.2, 1.3], 10000, PUBLISHED)
-    assert found == pytest.approx(0.02)
+    delta, half = difference([1.1, 1.2, 1.3], 10000, PUBLISHED)
+    assert delta == pytest.approx(0.02)
     # A difference of half the interval is what Welch's test finds at its 5%.
     test = scipy.stats.ttest_ind_from_stats(half, 0.1, 3, 0, 0.04, 6, equal_var=False)
     assert test.pvalue == pytest.approx(0.05)
 
 
 def test_difference_of_single_runs_is_binomial():
-    found, half = difference([8.5], 10000, SINGLE)
+    delta, half = difference([8.5], 10000, SINGLE)
     variance = 8.5 * 91.5 / 10000 + 8.27 * 91.73 / 10000
-    assert (found, half) == pytest.approx((0.23, 1.959964 * variance**0.5))
+    assert (delta, half) == pytest.approx((0.23, 1.959964 * variance**0.5))
 
 
 @pytest.mark.parametrize(
@@ -68,14 +68,14 @@ def test_reproduced_is_an_equivalence_test():
     """Two one-sided tests reject a difference of the margin to either side exactly where the
     interval lies within it."""
     errors, margin = [1.16, 1.2, 1.22], 0.15 * 1.18
-    found, half = difference(errors, 10000, PUBLISHED)
+    delta, half = difference(errors, 10000, PUBLISHED)
     assert verdict(errors, 10000, PUBLISHED) == "reproduced"
     ours = np.mean(errors), np.std(errors, ddof=1), 3
     for side, alternative in ((1.18 - margin, "greater"), (1.18 + margin, "less")):
         test = scipy.stats.ttest_ind_from_stats(
             *ours, side, 0.04, 6, equal_var=False, alternative=alternative
         )
-        assert (test.pvalue < 0.025) == (abs(found) + half < margin)
+        assert (test.pvalue < 0.025) == (abs(delta) + half < margin)
 
 
 @pytest.mark.parametrize(("seeds", "power"), [(3, 0.75), (6, 0.78), (10, 0.79)])
@@ -89,10 +89,10 @@ def test_visible_difference_is_seen(seeds, power):
 
 def test_seeds_that_are_shared_are_paired():
     first, second = {1: 1.0, 2: 1.2, 3: 1.1, 9: 5.0}, {1: 1.1, 2: 1.2, 3: 1.3, 4: 9.0}
-    found, half, pairs = paired(first, second)
-    assert (found, pairs) == (pytest.approx(-0.1), 3)
+    delta, half, pairs = paired(first, second)
+    assert (delta, pairs) == (pytest.approx(-0.1), 3)
     assert half == pytest.approx(4.302653 * 0.1 / 3**0.5, rel=1e-6)
-    assert difference_of_errors(first, second, 10000) == (found, half, 3)
+    assert difference_of_errors(first, second, 10000) == (delta, half, 3)
 
 
 def test_seeds_that_are_not_shared_are_not():
@@ -101,8 +101,8 @@ def test_seeds_that_are_not_shared_are_not():
     # Welch's, as of a published mean over three runs with a spread of .1
     theirs = {**PUBLISHED, "value": "1.2", "spread": "0.1", "runs": "3"}
     expected = difference([1.0, 1.1], 10000, theirs)
-    found = difference_of_errors({1: 1.0, 2: 1.1}, {4: 1.1, 5: 1.2, 6: 1.3}, 10000)
-    assert found == (*map(pytest.approx, expected), 0)
+    delta = difference_of_errors({1: 1.0, 2: 1.1}, {4: 1.1, 5: 1.2, 6: 1.3}, 10000)
+    assert delta == (*map(pytest.approx, expected), 0)
 
 
 def test_numbers_of_the_rule():

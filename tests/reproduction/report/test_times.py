@@ -7,8 +7,8 @@ from reproduction.report.times import cpu_hours
 
 def run(earlier=(), seconds=7200.0, rows=(), **changes):
     """A run of 10 epochs, with (epoch, seconds) of the rows of epochs.csv."""
-    found = record(epochs=10, epochs_done=10, seconds=seconds, earlier=list(earlier), **changes)
-    return Run("a", found, (), [{"epoch": e, "seconds": s} for e, s in rows])
+    contents = record(epochs=10, epochs_done=10, seconds=seconds, earlier=list(earlier), **changes)
+    return Run("a", contents, (), [{"epoch": e, "seconds": s} for e, s in rows])
 
 
 def test_cpu_hours_are_hours_times_threads():
