@@ -117,6 +117,14 @@ def check_shared(folder, options):
         raise UserError(f"Slurm starts no job: {said[-1]}; see its options --partition and --time")
 
 
+def status_command():
+    """The command of Slurm that gives the states of jobs: sacct needs a database of accounts."""
+    with contextlib.suppress(FileNotFoundError):
+        if subprocess.run(["sacct", "--noheader"], capture_output=True).returncode == 0:
+            return "sacct"
+    return "squeue"
+
+
 def engine(options, configuration, folder, logs):
     """Run Snakemake until it ends, and print the output of the runs.
 
@@ -134,7 +142,8 @@ def engine(options, configuration, folder, logs):
         environment["IMAGE"] = str(Path(options.image).resolve())
     if options.slurm:
         snakemake += ["--executor", "slurm", "--jobs", "1000", "--slurm-requeue"]
-        snakemake += ["--latency-wait", "60"]
+        snakemake += ["--latency-wait", "60", "--slurm-status-command", status_command()]
+        snakemake += ["--slurm-init-seconds-before-status-checks", "10"]
     else:
         snakemake += ["--cores", str(options.cores)]
     with tempfile.NamedTemporaryFile("w", suffix=".json") as f, open(folder / "log", "a") as log:
