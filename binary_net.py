@@ -323,7 +323,7 @@ def normalize_and_binarize(network, hidden, shift_based=False):
         False for the output layer, which is normalized but not binarized.
     shift_based : bool
         Whether to use shift-based batch normalization and stochastic activations, as in the Torch7
-        experiments; otherwise the layers are those of the Theano experiments.
+        experiments; otherwise the layers of the Theano experiments.
 
     Returns
     -------

@@ -50,7 +50,7 @@ WANTED = {
     "svhn": [name for name in CHECKSUMS if name.endswith(".mat")],
 }
 
-# What the distributors say.
+# The licenses, as the distributors state them.
 LICENSES = {
     "mnist": "Copyright Yann LeCun and Corinna Cortes, derived from data of NIST; Creative Commons "
     "Attribution-Share Alike 3.0 (https://creativecommons.org/licenses/by-sa/3.0/)",

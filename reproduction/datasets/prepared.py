@@ -66,7 +66,7 @@ class Prepared:
             return labels[:, 0].astype(np.int32)
 
     def memory_map(self, name, dtype):
-        """An array of the file, of that type, memory-mapped and read-only."""
+        """An array of a type in the file, memory-mapped and read-only."""
         with self._content() as content:
             data = _typed(content[name], dtype)
             offset = data.id.get_offset()
@@ -79,7 +79,7 @@ def _source(content, which, source):
 
 
 def _typed(data, dtype):
-    """`data`, if it is of that type: one of objects would be addresses that the file chose."""
+    """`data`, if it has this type. Objects would be addresses that the file chooses."""
     if data.dtype != dtype:
         raise ValueError(f"an array of type {data.dtype}; expected {np.dtype(dtype)}")
     return data

@@ -290,7 +290,7 @@ def _with_setting(obtained, runs):
 
 
 def _order(rows, dataset, lower, higher):
-    """Whether the errors of one method are below those of another."""
+    """Whether one method has lower errors than another."""
     first, second = (rows[dataset, "paper", method] for method in (lower, higher))
     theirs = float(first.published["value"]) - float(second.published["value"])
     line = Line(f"{NAMES[dataset]}: {METHODS[lower]} minus {METHODS[higher]}", f"{theirs:+.2f}")

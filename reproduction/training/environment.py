@@ -17,8 +17,8 @@ from original_stack import lock, machine
 
 
 def environment():
-    """What a run runs on, see `records.Environment`: versions, image (its base, if in one), system,
-    compiler, processor, threads, commit, and the job of Slurm if it is one."""
+    """The environment of a run, see `records.Environment`: versions, the base of the image (in a
+    container), system, compiler, processor, threads, commit, and the job (under Slurm)."""
     processor = machine.processor()
     vectors = re.findall(r"\b(?:sse4|avx|fma|f16c|amx)\w*", processor.get("flags", ""))
     return {
@@ -40,8 +40,8 @@ def environment():
 
 
 def provenance():
-    """The environment, and {package: version} of what is installed: Python's packages, and in the
-    image Debian's."""
+    """The environment, and {package: version} of the installed packages of Python and, in the
+    image, of Debian."""
     debian = {}
     if os.environ.get("BINARYCONNECT_IMAGE"):
         shown = subprocess.run(["dpkg-query", "--show"], capture_output=True, text=True, check=True)
@@ -51,19 +51,19 @@ def provenance():
 
 
 def process():
-    """What is said of a run's process: its command, and the most memory it had so far, in bytes."""
+    """Facts about the process of a run: its command, and its peak memory so far in bytes."""
     command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return {"command": _printable(command), "peak_memory": peak}
 
 
 def now():
-    """Date and time, as records have it."""
+    """The date and time in the format of records."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def _printable(text):
-    """A record has nothing else, see `records.check`."""
+    """`text` with "?" for unprintable characters, which records must not have."""
     return "".join(c if c.isprintable() else "?" for c in text)
 
 
@@ -77,7 +77,7 @@ def _system():
 
 
 def _compiler():
-    """The first line of what Theano's compiler says of its version, or None without a compiler."""
+    """The first line about the version of Theano's compiler, or None without a compiler."""
     theano = sys.modules.get("theano")
     compiler = theano.config.cxx if theano else "g++"
     try:
@@ -88,7 +88,7 @@ def _compiler():
 
 
 def _job(variables):
-    """The job of Slurm that environment variables tell of, or None."""
+    """The job of Slurm that environment variables describe, or None."""
     if not variables.get("SLURM_JOB_ID"):
         return None
     restarts = variables.get("SLURM_RESTART_COUNT", "")
@@ -100,16 +100,16 @@ def _job(variables):
 
 
 def _version(name):
-    """The version of a package: what is imported, which need not be what is installed."""
+    """The version of a package that is imported, otherwise of the installed package."""
     imported = getattr(sys.modules.get(name), "__version__", None)
     return imported or importlib.metadata.version(name)
 
 
 def commit():
-    """{"git_commit": the checked out commit, "git_dirty": whether files differ from it}; None where
-    that is not known."""
+    """{"git_commit": the checked-out commit, "git_dirty": whether files differ from it}. None means
+    that it is not known."""
 
-    # GIT_DIR and its like may name another repository, as they do in a hook.
+    # GIT_DIR and similar variables may name another repository, for example in a hook.
     variables = {name: text for name, text in os.environ.items() if not name.startswith("GIT_")}
 
     def git(*args):
@@ -123,7 +123,7 @@ def commit():
             return {"git_commit": git("rev-parse", "HEAD"), "git_dirty": bool(dirty)}
     except (OSError, subprocess.CalledProcessError):
         pass
-    # The image and the archive have their commit in a file instead.
+    # In the image and in the archive, a file names the commit.
     path = original_stack.ROOT / "commit"
     text = path.read_text().strip() if path.exists() else None
     return {"git_commit": text or None, "git_dirty": None}

@@ -1,4 +1,4 @@
-"""Packed networks with binary activations on a device of OpenCL; outputs equal those of
+"""Packed networks with binary activations on a device of OpenCL. Outputs equal the outputs of
 bnn_network.py, bit for bit."""
 
 import dataclasses

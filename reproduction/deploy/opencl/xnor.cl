@@ -1,6 +1,6 @@
-/* Networks of +-1 on a GPU (Binarized Neural Networks, sections 1.5 and 1.6), in OpenCL C 1.2: the
-   products by exclusive or and population count, and the two float products that they are compared
-   with. Integers are exact, and so are float sums of integers below 2^24.
+/* Networks of +-1 on a GPU (Binarized Neural Networks, sections 1.5 and 1.6), in OpenCL C 1.2:
+   products by exclusive or and population count, and two float products to compare them with.
+   Integers are exact, and so are float sums of integers below 2^24.
 
    A bit is 1 for +1 and 0 for -1, bit i of a row in word i / 32; bits beyond the end are 0, and rows
    have an even number of words. Where x and w differ in `count` of n bits, x.w = n - 2 count.
@@ -16,7 +16,7 @@
 #define TILE (GROUP * EACH)
 #define TILED __kernel __attribute__((reqd_work_group_size(GROUP, GROUP, 1)))
 
-/* c = a b of floats, a work item for each output: the paper's unoptimized kernel. */
+/* c = a b for floats, with one work item for each output: the paper's unoptimized kernel. */
 __kernel void plain_product(__global const float *a, __global const float *b, int rows, int depth,
                             int units, __global float *c)
 {
@@ -64,8 +64,8 @@ TILED void tiled_product(__global const float *a, __global const float *b, int r
         }
 }
 
-/* The activations of a layer of floats, in place: +1 where (x >= threshold) xor negative, otherwise
-   -1. x holds integers. */
+/* The activations of a layer of floats, in place: +1 if (x >= threshold) xor negative, otherwise -1.
+   x holds integers. */
 __kernel void signs(__global float *x, int units, __global const int *thresholds,
                     __global const uint *negative)
 {
@@ -75,8 +75,8 @@ __kernel void signs(__global float *x, int units, __global const int *thresholds
     x[at] = (x[at] >= thresholds[unit]) != below ? 1 : -1;
 }
 
-/* The bits of floats, 1 where they are at least 0. Bit i of row r is x[r * of_row + i * of_bit]: of
-   the rows of a matrix or of its columns. */
+/* The signs of floats as bits, 1 if a float is at least 0. Bit i of row r is from
+   x[r * of_row + i * of_bit], so that rows may be the rows or the columns of a matrix. */
 __kernel void pack(__global const float *x, int n, int of_row, int of_bit, int words,
                    __global uint *bits)
 {
@@ -87,7 +87,7 @@ __kernel void pack(__global const float *x, int n, int of_row, int of_bit, int w
     bits[(size_t)row * words + word] = packed;
 }
 
-/* The place that a tap reads for a place of images of height x width, -1 outside of the image: tap
+/* The place that a tap reads for a place in images of height x width, or -1 outside the image. Tap
    3 i + j of a true convolution reads (row + 1 - i, column + 1 - j). */
 static inline int source(int place, int tap, int height, int width)
 {
@@ -98,8 +98,8 @@ static inline int source(int place, int tap, int height, int width)
                : (place / (height * width) * height + row) * width + column;
 }
 
-/* What lies outside around a place: nothing above it 1, below it 2, to its left 4, to its right 8.
-   A dense layer has height 0. */
+/* The kind of edge at a place: the sum of 1 if nothing is above it, 2 if nothing is below it, 4 if
+   nothing is to its left, and 8 if nothing is to its right. A dense layer has height 0. */
 static inline int edge(int place, int height, int width)
 {
     if (height == 0)
@@ -108,9 +108,9 @@ static inline int edge(int place, int height, int width)
     return (row == 0) | (row == height - 1) << 1 | (column == 0) << 2 | (column == width - 1) << 3;
 }
 
-/* The first layer's rows, [places][8][words]: plane p has bit p of each pixel, so that, its bits s_p
-   being +-1, sum_p 2^p s_p is 2 pixel - 255. Bit (tap, channel) of the patch of a place, or with one
-   tap the channels of the place itself; bits outside of the image are 0. */
+/* The rows of the first layer, [places][8][words]. Plane p has bit p of each pixel; if s_p = +-1 are
+   its bits, sum_p 2^p s_p is 2 pixel - 255. A row has bits (tap, channel) of the patch of a place, or
+   with one tap the channels of the place itself. Bits outside the image are 0. */
 __kernel void planes(__global const uchar *pixels, int channels, int height, int width, int taps,
                      int words, __global uint *bits)
 {
@@ -130,7 +130,7 @@ __kernel void planes(__global const uchar *pixels, int channels, int height, int
         bits[((size_t)place * 8 + p) * words + word] = packed[p];
 }
 
-/* The rows of a convolution, [places][9][words], of bits [places][words]. */
+/* The rows of a convolution, [places][9][words], from bits [places][words]. */
 __kernel void patches(__global const uint *bits, int height, int width, int words,
                       __global uint *rows)
 {
@@ -139,8 +139,8 @@ __kernel void patches(__global const uint *bits, int height, int width, int word
     rows[(size_t)place * 9 * words + k] = from < 0 ? 0 : bits[(size_t)from * words + k % words];
 }
 
-/* Bits that differ between rows [n][planes][words] and weights [units][words], those of plane p
-   counted 2^p times, for the outputs of this work item. */
+/* The number of bits that differ between rows [n][planes][words] and weights [units][words], for the
+   outputs of this work item. Plane p counts 2^p times. */
 static inline void count(__global const uint *rows, __global const uint *weights, int n, int units,
                          int planes, int words, __local uint (*part_x)[GROUP + 1],
                          __local uint (*part_w)[GROUP + 1], int (*counts)[EACH])
@@ -175,8 +175,8 @@ static inline void count(__global const uint *rows, __global const uint *weights
     }
 }
 
-/* The sums of a layer, [n][units]. base[edge][units] is the sum where no bit differs; for places at
-   an edge it also takes away what the bits of 0 outside of the image add. */
+/* The sums of a layer, [n][units]. base[edge][units] is the sum if no bit differs. For places at an
+   edge, it also cancels what the bits 0 outside the image add. */
 TILED void xnor_sums(__global const uint *rows, __global const uint *weights,
                      __global const int *base, int n, int units, int planes, int words, int height,
                      int width, __global int *sums)
@@ -196,8 +196,8 @@ TILED void xnor_sums(__global const uint *rows, __global const uint *weights,
         }
 }
 
-/* The activations of a layer, bits [n][words of units]: 1 where (sum >= threshold) xor negative. A
-   tile is TILE / 32 words wide, to which a row is padded. */
+/* The activations of a layer as bits [n][words of units]: 1 if (sum >= threshold) xor negative. A
+   tile is TILE / 32 words wide; rows are padded to that width. */
 TILED void xnor_bits(__global const uint *rows, __global const uint *weights,
                      __global const int *base, int n, int units, int planes, int words, int height,
                      int width, __global const int *thresholds, __global const uint *negative,
@@ -234,8 +234,8 @@ TILED void xnor_bits(__global const uint *rows, __global const uint *weights,
         }
 }
 
-/* The activations after 2x2 max pooling of the sums, from those before: of each four bits the
-   disjunction or, where `negative`, the conjunction. The borders of odd images are ignored. */
+/* The activations after 2x2 max pooling of the sums, from the activations before: the disjunction of
+   four bits or, if `negative`, their conjunction. The borders of odd images are ignored. */
 __kernel void pool(__global const uint *bits, __global const uint *negative, int height, int width,
                    int words, __global uint *pooled)
 {

@@ -4,12 +4,12 @@
 #define WORDS(n) (((n) + 31) / 32)
 
 struct layer {
-    const uint32_t *weights;    /* of each unit, of each place: WORDS(channels) words */
-    const int32_t *thresholds;  /* a unit is +1 where its sum is at least its threshold ... */
-    const uint32_t *negative;   /* ... or less, if its bit here is 1 */
+    const uint32_t *weights;    /* for each unit and each place, WORDS(channels) words */
+    const int32_t *thresholds;  /* a unit is +1 if its sum is at least its threshold */
+    const uint32_t *negative;   /* if the bit of a unit is 1: if its sum is less */
     int32_t channels, rows, columns; /* of the inputs */
     int32_t units;
-    int32_t convolution; /* 1: of 3x3, with a border of zeros; 0: of all inputs */
+    int32_t convolution; /* 1: 3x3, with a border of zeros; 0: dense */
     int32_t pool;        /* 2: the maximum of 2x2 sums; 1: no pooling */
 };
 
@@ -27,7 +27,7 @@ static int32_t popcount(uint32_t word)
 #endif
 }
 
-/* The sum over the channels of one place: of pixels, those of a channel `area` apart, or of bits. */
+/* The sum over the channels at one place, of pixels (channels are `area` apart) or of bits. */
 static int32_t sum_at(const uint8_t *pixels, const uint32_t *bits, int32_t area,
                       const uint32_t *weights, int32_t channels)
 {
@@ -67,7 +67,7 @@ static int32_t sum_of(const struct layer *layer, const uint8_t *pixels, const ui
     return sum;
 }
 
-/* The outputs of a layer: at each place, a bit of each unit. */
+/* The outputs of a layer: one bit for each place and each unit. */
 static void run(const struct layer *layer, const uint8_t *pixels, const uint32_t *bits,
                 uint32_t *outputs)
 {

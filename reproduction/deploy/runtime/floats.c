@@ -1,8 +1,8 @@
 /* A network of binary weights: additions and subtractions of the inputs by the signs of the weights,
-   then one multiplication and one addition a unit. A bit of a weight is 1 for +1 and 0 for -1. */
+   then one multiplication and one addition for each unit. A bit is 1 for a weight +1 and 0 for -1. */
 
 struct layer {
-    const uint32_t *weights; /* of each unit, in words of its own */
+    const uint32_t *weights; /* each unit begins a new word */
     const float *scale, *shift;
     int32_t inputs, units, rectify;
 };

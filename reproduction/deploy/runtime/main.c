@@ -1,5 +1,5 @@
 #ifdef NETWORK_MAIN
-/* Prints the class of each image of a file: IDX of uint8, not packed, or raw pixels. */
+/* Prints the class of each image in a file: IDX of uint8, not compressed, or raw pixels. */
 
 #include <stdio.h>
 #include <string.h>
