@@ -1,6 +1,6 @@
-"""The rivals of `benchmark xnor --opencl`: the products of xnor.cl, and CLBlast's, on one device.
+"""The rivals of `benchmark xnor --opencl` on one device: the products of xnor.cl and of CLBlast.
 
-Float kernels do a part of the large tasks where the device is a processor.
+If the device is a processor, float kernels do only a part of the large tasks.
 """
 
 import ctypes
@@ -12,7 +12,7 @@ import numpy as np
 
 from reproduction.deploy import bnn_network, opencl, predict
 
-OPERATIONS = 2**30  # what a float kernel does of a task on a processor, in whole tiles
+OPERATIONS = 2**30  # the part of a task that a float kernel does on a processor, in whole tiles
 RIVALS = {
     "xnor, OpenCL": "xnor",
     "xnor, after packing floats": "packing",
@@ -23,7 +23,7 @@ RIVALS = {
 
 
 def rivals_of(task):
-    """{name: name on the command line} of the rivals that can do a task here."""
+    """{name: name on the command line} of the rivals that can do a task on this machine."""
     lacking = {"packing"} if task == "network" else set()
     try:
         CLBlast.library()
@@ -33,8 +33,8 @@ def rivals_of(task):
 
 
 def product(rival, random_bits, number, checked):
-    """A function that multiplies on device `number`, the part of the rows that it takes, and the
-    first `checked` rows of the result.
+    """A function that multiplies on device `number`, the share of the rows that it multiplies, and
+    the first `checked` rows of the result.
 
     Parameters
     ----------
@@ -64,8 +64,8 @@ def product(rival, random_bits, number, checked):
 
 
 def network(rival, pixels, path, number, checked):
-    """The same of the outputs of the network in the file `path`, from pixels in main memory, which
-    float kernels take as floats."""
+    """Like `product`, for the outputs of the network in the file `path`. Pixels are in main memory;
+    float kernels take them as floats."""
     packed = predict.load(path, number)
     if rival == "xnor":
         return lambda: packed.outputs(pixels), 1, packed.outputs(pixels)[:checked].tolist()
@@ -95,14 +95,14 @@ def network(rival, pixels, path, number, checked):
 
 
 def _part(device, rows, operations):
-    """The number of rows that a float kernel takes, of `operations` each."""
+    """The number of rows, of `operations` each, that a float kernel multiplies."""
     if opencl.is_gpu(device.device):
         return rows
     return min(rows, max(1, OPERATIONS // operations // opencl.TILE) * opencl.TILE)
 
 
 def _finished(device, step):
-    """`step`, which ends when the device has done it."""
+    """A function like `step` that waits until the device has finished."""
 
     def run():
         step()
@@ -122,7 +122,7 @@ def _float_product(rival, device):
 
 
 class CLBlast:
-    """CLBlast's sgemm by its C interface: a b of float32 arrays of a device."""
+    """CLBlast's sgemm by its C interface: a b for float32 arrays on a device."""
 
     ROW_MAJOR, NOT_TRANSPOSED = 101, 111
 

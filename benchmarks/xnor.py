@@ -4,7 +4,7 @@
 
 Products of n x n matrices of +-1, n from 1024 to 8192, and MNIST's network of 3 x 4096 (Binarized
 Neural Networks, section 1.6 and figure 3) with batches of 10,000 and of one image, by the packed
-kernels that this processor has, by OpenBLAS and by a plain float kernel (plain_product.c: not
+kernels that this processor can run, by OpenBLAS and by a plain float kernel (plain_product.c: not
 vectorized, on all threads). Packed products take packed operands; networks take pixels. The plain
 kernel and Larq Compute Engine, which is not optimized for x86, do a part of the large tasks, and
 their times are scaled up. Rivals take turns, and ratios are taken within a turn. Prints a table and
@@ -45,7 +45,7 @@ from serve import serve
 SIZES = (1024, 2048, 4096, 8192)
 UNITS, IMAGES = 4096, 10_000
 LARQ_IMAGES = 100
-PLAIN_OPERATIONS = 2**30  # what the plain kernel does of a task, multiplications and additions
+PLAIN_OPERATIONS = 2**30  # multiplications and additions of a task that the plain kernel does
 PUBLISHED = (
     "Published, on a GTX 750: the product 23 times faster than by the unoptimized kernel and 3.4 "
     "times faster than by cuBLAS, the network 7 times faster than by the unoptimized kernel "
@@ -55,7 +55,7 @@ CHECKED = 8  # rows or images whose results must be equal
 
 
 def plain_product():
-    """The op of plain_product.c: of float32 (n, depth) and (m, depth) to (n, m)."""
+    """The op of plain_product.c: maps float32 (n, depth) and (m, depth) to (n, m)."""
     import theano
     import theano.tensor as T
 
@@ -78,7 +78,7 @@ def plain_product():
 
 
 def factors(size):
-    """Two matrices of random bits, of the rows of one and the columns of the other factor."""
+    """Two matrices of random bits: the rows of the first factor, and the columns of the second."""
     import numpy as np
 
     random = np.random.RandomState(size)
@@ -86,7 +86,7 @@ def factors(size):
 
 
 def product(rival, size):
-    """A function that multiplies, the part of the rows that it takes, and their first results."""
+    """A function that multiplies, the share of the rows that it takes, and the first results."""
     import numpy as np
     import theano
     import theano.tensor as T
@@ -110,7 +110,7 @@ def product(rival, size):
 
 
 def network_of(units):
-    """MNIST's network with weights of +-1, random ones, and batch normalization that suits them."""
+    """MNIST's network with random weights of +-1 and batch normalization that suits them."""
     import dataclasses
 
     import lasagne
@@ -160,8 +160,8 @@ def export_network(units, path):
 
 
 def network(rival, units, images, path):
-    """A function that computes the network's outputs, the part of the images that it takes, and
-    the first results."""
+    """A function that computes the outputs of the network, the share of the images that it takes,
+    and the first results."""
     import numpy as np
     import theano
     import theano.tensor as T
@@ -197,7 +197,7 @@ def network(rival, units, images, path):
 
 
 def rival_of(args):
-    """What `product` and `network` give, for the command line of a rival."""
+    """The result of `product` or `network` for the command line of a rival."""
     if args.opencl is None:
         if args.task == "product":
             return product(args.rival, args.size)
@@ -296,7 +296,7 @@ def footnote(weights, facts):
 
 
 def opencl_facts(number):
-    """What the record says of a device, on which the kernels build."""
+    """Facts about a device on which the kernels build, for the record."""
     from reproduction.deploy import opencl
 
     device = opencl.Device(number).device

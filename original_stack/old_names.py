@@ -78,7 +78,7 @@ def _six_moves():
 
 
 def _signal(name):
-    """The private names of scipy.signal that Theano convolves by where it does not compile."""
+    """The private names of scipy.signal by which Theano convolves if it does not compile."""
 
     def names():
         module = importlib.import_module(f"scipy.signal._{name}")

@@ -98,7 +98,7 @@ def _size(layer):
 
 
 def _merged(outputs):
-    """The same variables in a graph where nothing is computed twice."""
+    """The same variables in a graph that computes nothing twice."""
     roots = theano.gof.graph.inputs(outputs)
     inputs = [root for root in roots if not isinstance(root, theano.Constant)]
     _, outputs = theano.gof.graph.clone(inputs, outputs, copy_inputs=False, copy_orphans=True)

@@ -94,7 +94,7 @@ def _repack(paths, folder):
 
 
 def _batches(paths, plain):
-    """Yield for each batch where it lies, its name and its content. `plain` is a temporary file."""
+    """Yield the location, name and content of each batch. `plain` is a temporary file."""
     first = next(iter(paths.values()))
     if first.name in BATCHES:
         for batch, path in paths.items():

@@ -212,7 +212,7 @@ def _product(g, x, layer, weights):
 
 
 def _activation(g, sums, threshold, negative):
-    """+1 where (sum >= threshold) xor negative, otherwise -1."""
+    """+1 if (sum >= threshold) xor negative, otherwise -1."""
     if g.description["qonnx"]:
         # As sum - threshold >= 0, or threshold - 1 - sum >= 0: all are integers.
         x = g.add("Mul", sums, np.where(negative, np.float32(-1), np.float32(1)))

@@ -57,7 +57,7 @@ def sets(name, hp):
 
 
 def trained_run(hp, build_network, dataset):
-    """What export needs of a run, with random parameters and running statistics of the images."""
+    """The part of a run that export needs, with random parameters and the images' statistics."""
 
     def network():
         lasagne.random.set_rng(np.random.RandomState(1))

@@ -1,4 +1,4 @@
-"""Networks as ONNX and QONNX, run by onnxruntime and qonnx, against those they are made from."""
+"""Networks as ONNX and QONNX, run by onnxruntime and qonnx, equal the original networks."""
 
 import os
 import subprocess
@@ -146,7 +146,7 @@ def test_types_of_qonnx(tmp_path):
     assert sorted(done.stdout.splitlines()) == sorted(f"{shape} BIPOLAR" for shape in shapes)
 
 
-def test_real_weights_are_no_qonnx():
+def test_real_weights_are_refused_as_qonnx():
     assert refusal(onnx_graph.graph, REAL["real"](), qonnx=True) == (
         "method m has no binary weights to write as QONNX; export it as ONNX, or a "
         "run of BinaryConnect or of method bnn"

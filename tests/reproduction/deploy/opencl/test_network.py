@@ -56,7 +56,7 @@ def small():
 
 
 def parts(network, monkeypatch):
-    """Numbers of images that are taken at once, from now on."""
+    """A list that from now on receives the number of images that are processed at once."""
     numbers, sums = [], network._sums
 
     def counting(pixels):
@@ -81,7 +81,7 @@ def test_more_images_than_memory_holds(opencl_device, small, monkeypatch):
 
 
 def limited(device, monkeypatch, most):
-    """Lets the device refuse arrays of more than `most` bytes."""
+    """Let the device refuse arrays of more than `most` bytes."""
     empty = device.empty
 
     def refusing(shape, dtype):

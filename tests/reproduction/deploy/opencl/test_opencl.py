@@ -1,4 +1,4 @@
-"""The kernels of xnor.cl against products of integers by NumPy, exactly, and a device's faults."""
+"""The kernels of xnor.cl equal products of integers by NumPy; faults of devices are reported."""
 
 import os
 import re
@@ -128,7 +128,7 @@ def test_gpus_come_first_and_broken_drivers_are_left_out(opencl_device, monkeypa
 
 
 def command(code, **environment):
-    """Exit status and errors of ./reproduce devices where `code` has run."""
+    """The exit status and errors of ./reproduce devices after `code` has run."""
     code += "; import sys; from reproduction.commands import devices; sys.exit(devices.main([]))"
     done = subprocess.run(
         [sys.executable, "-c", code],
