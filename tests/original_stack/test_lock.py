@@ -26,8 +26,8 @@ def test_a_package_that_is_not_installed(monkeypatch):
     check("six", "no_such_package")
     monkeypatch.setattr(importlib.metadata, "distribution", distribution)
     assert refusal(check, "six") == (
-        f"six is imported from {six.__file__}; expected version 1.17.0 of requirements.lock; take "
-        "the other off PYTHONPATH, or rename it"
+        f"six is imported from {six.__file__}; expected version 1.17.0 of requirements.lock; "
+        "remove the other one from PYTHONPATH, or rename it"
     )
 
 

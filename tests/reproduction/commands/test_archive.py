@@ -31,7 +31,7 @@ def git(*arguments):
 
 @pytest.fixture
 def checkout(tmp_path, monkeypatch, no_other_data):
-    """A checkout of a few files; packages come from nowhere, and there is no Docker."""
+    """A checkout of a few files, without a source of packages and without Docker."""
     if shutil.which("git") is None:
         pytest.skip("no git here")
     root = tmp_path / "checkout"
@@ -171,7 +171,7 @@ def test_verify(tmp_path, checkout, data):
 
 
 def without(tmp_path, *programs):
-    """A PATH of what this one has but some programs."""
+    """The PATH without some programs."""
     folder = tmp_path / "bin"
     folder.mkdir()
     for directory in reversed(os.environ["PATH"].split(":")):
@@ -224,7 +224,7 @@ def test_a_damaged_data_file_is_refused(tmp_path, checkout, data):
     )
 
 
-def test_a_data_file_that_is_no_file_is_refused(tmp_path, checkout, data):
+def test_data_that_is_not_a_file_is_refused(tmp_path, checkout, data):
     path = data("extra_32x32.mat", b"")
     path.unlink()
     os.mkfifo(path)

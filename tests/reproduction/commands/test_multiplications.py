@@ -13,8 +13,8 @@ LAST = 1024 * 10
 
 
 def convolutional(f):
-    """(of the first layer, of the others) for f filters in the first layer: 32x32 positions, then
-    16x16, then 8x8; 4x4 positions remain for the dense layers."""
+    """Counts of the first layer and of the others. The first layer has f filters and 32x32
+    positions, later ones 16x16 and 8x8; 4x4 positions remain for the dense layers."""
     first = 3 * f * 9 * 32 * 32
     convolutions = f * f * 9 * 1024 + (f * 2 * f + 4 * f * f) * 9 * 256
     convolutions += (2 * f * 4 * f + 16 * f * f) * 9 * 64

@@ -50,7 +50,7 @@ def test_the_same_runs_give_the_same_files(tmp_path, capsys):
     assert contents(tmp_path) == first
 
 
-def test_a_stale_picture_of_ours_is_removed_and_no_other(tmp_path, capsys, drawn):
+def test_only_stale_pictures_of_this_command_are_removed(tmp_path, capsys, drawn):
     (tmp_path / "figures").mkdir()
     (tmp_path / "figures" / "curves-old.svg").write_text(f"<svg>{figures.MADE}</svg>")
     others = {"curves-mine.svg": "<svg/>", "notes.txt": figures.MADE, "weights-x.png": ""}
@@ -117,7 +117,7 @@ def test_no_such_folder(tmp_path, capsys):
 def test_a_report_that_stops_leaves_each_file_old_or_new(
     tmp_path, capsys, drawn, monkeypatch, writes
 ):
-    """Stopped before any of its writes, it has lost no figure of the report before."""
+    """No figure of the previous report is lost, whichever write it stops before."""
     drawn["weights-stale.svg"] = b"old" + figures.MADE.encode()
     run(tmp_path, capsys)
     old = contents(tmp_path)
@@ -170,7 +170,7 @@ def test_readme_has_the_table_of_the_results_of_the_project(tmp_path, capsys, dr
 
 
 def test_what_is_committed_is_what_the_runs_give(tmp_path, capsys, monkeypatch):
-    """A report in a fresh clone changes no page, and draws the figures that are there."""
+    """A report in a fresh clone changes no page, and draws the committed figures."""
     monkeypatch.setattr(Figure, "savefig", lambda figure, file, **_: file.write(b"drawn"))
     committed = original_stack.ROOT / "results"
     shutil.copytree(committed, tmp_path / "results")

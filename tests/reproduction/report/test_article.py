@@ -18,7 +18,7 @@ def test_article_without_runs(tmp_path):
     assert "Verdicts of the 23 rows: *missing* 23." in text
 
 
-def test_numbers_of_the_article_are_those_of_the_runs(tmp_path):
+def test_numbers_of_the_article_come_from_the_runs(tmp_path):
     for seed, error in ((1, 1.16), (2, 1.18), (3, 1.2)):
         add_run(tmp_path, seed=seed, test_error=error)
     for seed, error in ((1, 1.0), (2, 1.3), (3, 1.6)):

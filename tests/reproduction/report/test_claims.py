@@ -70,7 +70,7 @@ def test_order_of_the_methods_is_paired_by_seed(tmp_path, stochastic, obtained, 
     assert by_name["MNIST: deterministic minus no regularizer"] == ("", "not tested")
 
 
-def test_one_run_of_cifar10_is_as_many_as_the_paper_has(tmp_path):
+def test_one_run_of_cifar10_is_enough(tmp_path):
     add_errors(tmp_path, "deterministic", [9.9], **CIFAR10)
     add_errors(tmp_path, "stochastic", [8.3], **CIFAR10)
     by_name = lines(tmp_path, "Order of the methods")
@@ -80,8 +80,8 @@ def test_one_run_of_cifar10_is_as_many_as_the_paper_has(tmp_path):
     )
 
 
-def test_runs_in_another_setting_are_shown_and_not_judged(tmp_path):
-    """Of the settings that both rows have, the one nearest to the published counts."""
+def test_runs_in_another_setting_are_shown_but_not_judged(tmp_path):
+    """The setting nearest to the published one is shown, among the settings that both rows have."""
     unofficial = {"official_data": False, "data": [{"name": "a.gz", "md5": "", "official": False}]}
     for epochs in (10, 20):
         reduced = {**CIFAR10, "epochs": epochs, "epochs_done": epochs}
@@ -127,7 +127,7 @@ def test_regularization_raises_the_loss_and_not_the_error(tmp_path, losses, erro
     assert obtained.startswith(f"loss {np.mean(losses):.2g} against 0.2 (difference ")
 
 
-def test_multiplications_are_those_of_the_record(tmp_path):
+def test_multiplications_come_from_the_record(tmp_path):
     shares = {"mnist": 63.3, "cifar10": 66.6, "svhn": 50.0}
     record = {
         name: {"training": share, "test": 100.0, "parts": {}} for name, share in shares.items()
@@ -140,7 +140,7 @@ def test_multiplications_are_those_of_the_record(tmp_path):
 
 
 @pytest.mark.parametrize(("bytes_each", "verdict"), [(1, "holds"), (2, "undecided")])
-def test_memory_is_that_of_the_deployed_networks(tmp_path, bytes_each, verdict):
+def test_memory_comes_from_the_deployed_networks(tmp_path, bytes_each, verdict):
     folder = add_run(tmp_path)
     manifest = {"dataset": "mnist", "protocol": "paper", "method": "stochastic", "test_error": 1.2}
     manifest["layers"] = [{"shape": [784, 10]}]
@@ -167,7 +167,7 @@ def add_evaluations(results, errors):
         (add_run(results, seed=seed) / "evaluation.json").write_text(json.dumps(evaluation))
 
 
-def test_real_weights_are_no_worse_than_binary_ones(tmp_path):
+def test_real_weights_that_are_not_worse_than_binary_weights(tmp_path):
     add_evaluations(tmp_path, [(9.0, 1.2, 1.15, 1.2), (9.0, 1.3, 1.25, 1.3), (1.4, None, 1.35, 2)])
     by_name = lines(tmp_path, "Weights at test time")
     assert by_name["MNIST: real minus binary weights"] == (
@@ -210,7 +210,7 @@ def test_scaling_falls_back_on_the_runs_that_chose_the_rates(tmp_path):
     )
 
 
-def test_speeds_are_those_of_a_cpu(tmp_path):
+def test_speeds_of_a_cpu(tmp_path):
     (tmp_path / "benchmarks").mkdir()
     (tmp_path / "benchmarks" / "xnor.json").write_text(json.dumps(XNOR))
     assert list(lines(tmp_path, "Speed of XNOR").values()) == [
@@ -220,7 +220,7 @@ def test_speeds_are_those_of_a_cpu(tmp_path):
     ]
 
 
-def test_speeds_of_a_gpu_take_the_place_of_those_of_a_cpu(tmp_path):
+def test_speeds_of_a_gpu_replace_speeds_of_a_cpu(tmp_path):
     (tmp_path / "benchmarks").mkdir()
     (tmp_path / "benchmarks" / "xnor.json").write_text(json.dumps(XNOR))
     network = {"task": "network", "size": 4096, "images": 10000}
@@ -248,7 +248,7 @@ def test_speeds_of_a_gpu_take_the_place_of_those_of_a_cpu(tmp_path):
         ),
     ],
 )
-def test_repetitions_are_those_of_an_evaluation(tmp_path, shares, epochs, obtained, verdict):
+def test_repetitions_come_from_an_evaluation(tmp_path, shares, epochs, obtained, verdict):
     changes = {**CIFAR10, "epochs": epochs, "epochs_done": epochs, "test_weights": "binary"}
     folder = add_run(tmp_path, protocol="bnn-theano", method="bnn", **changes)
     evaluation = {"binary": 11.0, "real": None, "ensemble": {}, "unique_kernels": shares}

@@ -123,7 +123,7 @@ def test_curves_of_three_seeds_are_their_mean_and_band(tmp_path):
         (0, ["0.2", "0.5", "1"]),
     ],
 )
-def test_ticks_of_curves_are_apart(tmp_path, least, ticks):
+def test_ticks_of_curves_do_not_touch(tmp_path, least, ticks):
     folder = add_run(tmp_path)
     table = (folder / "epochs.csv").read_text()
     assert table.count(f",{1 / 6},") == 1
@@ -154,7 +154,7 @@ def test_any_magnitude_is_drawn(tmp_path, H):
     figure.draw_without_rendering()
 
 
-def test_names_are_no_formulas(tmp_path):
+def test_names_are_not_formulas(tmp_path):
     data = [{"name": "$\\frac{$ \u20ac", "md5": "", "official": False}]
     add_run(tmp_path, official_data=False, data=data)
     _, files = draw(tmp_path)

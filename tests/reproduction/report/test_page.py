@@ -21,12 +21,12 @@ def make(results):
 
 
 def cells(page, start):
-    """The cells of the first line of the page that starts so."""
+    """The cells of the first line of the page that begins with `start`."""
     line = next(line for line in page.splitlines() if line.startswith(start))
     return [cell.strip() for cell in line.strip("|").split("|")]
 
 
-def test_page_of_no_runs(tmp_path):
+def test_page_without_runs(tmp_path):
     page = make(tmp_path)
     assert "from 0 finished runs" in page
     assert "\n\n![Published and obtained](figures/comparison.svg)\n\n## MNIST\n\n" in page
@@ -224,7 +224,7 @@ def test_rows_of_table_1(tmp_path):
     assert cells(page, "| cifar10 | table1-sgd-on")[3:5] == ["width 0.25", "30.00"]
 
 
-def test_runs_that_chose_hyperparameters_are_apart(tmp_path):
+def test_runs_that_chose_hyperparameters_are_separate(tmp_path):
     changes = {"epochs": 10, "epochs_done": 10, "method": "dropout"}
     for rate, error in ((0.3, 2.5), (1.0, 2.25)):
         name = f"tuning/LR_start={rate:g}/mnist/paper-dropout/seed-1"
@@ -258,7 +258,7 @@ def test_evaluations_are_shown_with_a_column_for_each_ensemble(tmp_path):
     ]
 
 
-def test_deviations_are_those_of_the_page():
+def test_deviations_are_in_deviations_md():
     page = (original_stack.ROOT / "DEVIATIONS.md").read_text()
     written = set(re.findall(r'^<a id="(\d+)"></a>\*\*\1\. ', page, flags=re.MULTILINE))
     named = {number for row in published() for number in row["deviations"].split()}
@@ -266,7 +266,7 @@ def test_deviations_are_those_of_the_page():
     assert named <= written
 
 
-def test_commands_of_table_1_are_those_of_the_script():
+def test_commands_of_table_1_fit_the_script():
     rows = [row for (dataset, *_), row in ROWS.items() if dataset == "cifar10"]
     rows = [row for row in rows if row.protocol.startswith("table1-")]
     assert len(rows) == 6
@@ -278,7 +278,7 @@ def test_commands_of_table_1_are_those_of_the_script():
 
 
 def test_links_hold_in_any_folder(tmp_path):
-    """The folder may be a mount, beside which nothing of the project is."""
+    """The folder may be a mount, with no files of the project beside it."""
     add_run(tmp_path)
     links = re.findall(r"\]\(([^)]*)\)", make(tmp_path))
     assert links == ["#how-to-read", "article.md", "claims.md", "networks.md", "results.csv"] + (
@@ -287,7 +287,7 @@ def test_links_hold_in_any_folder(tmp_path):
     assert "\n## How to read\n" in make(tmp_path)
 
 
-def test_published_setting_on_unofficial_data_is_apart(tmp_path):
+def test_published_setting_on_unofficial_data_is_separate(tmp_path):
     known = "a788cdb6d139c4d244786f4d8e2ff15d"
     data = {"official_data": False, "dataset": "cifar10", "epochs": 500, "epochs_done": 500}
     for method, md5, error in (("none", known, 10.8), ("stochastic", "0" * 32, 8.2)):

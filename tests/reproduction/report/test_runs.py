@@ -23,7 +23,7 @@ def read(results, **options):
 
 
 def damage(results):
-    """The reason for which the only run of a folder is left out."""
+    """The reason why the only run of a folder is left out."""
     runs, (note,) = read(results)
     assert runs == []
     start, end = "`run` is left out: run.json is damaged (", "); restore it or run it again"
@@ -32,7 +32,7 @@ def damage(results):
     return note[len(start) : -len(end)]
 
 
-def test_a_run_is_read_whole(tmp_path):
+def test_a_run_is_read_completely(tmp_path):
     folder = add_run(tmp_path)
     evaluation = {"binary": 2.0, "real": 1.0, "ensemble": {"1": 3.0}}
     (folder / "evaluation.json").write_text(json.dumps(evaluation))
@@ -125,7 +125,7 @@ def test_hyperparameters_that_an_older_record_lacks():
 
 
 def test_results_of_the_project_are_judged():
-    """All that is under results/, older records included: whole runs of the rows are comparable."""
+    """Everything under results/, including early records: full runs of the rows are comparable."""
     runs, notes = read(original_stack.ROOT / "results")
     assert notes == []
     assert all(bool(run.departures) == run.name.startswith("reduced/") for run in runs)
@@ -150,7 +150,7 @@ def test_a_run_given_up_is_not_comparable_wherever_it_lies(tmp_path):
     assert run.departures == ("dropout_in 0 instead of 0.2",)
 
 
-def test_troubled_runs_are_left_out_with_a_note(tmp_path):
+def test_unusable_runs_are_left_out_with_a_note(tmp_path):
     add_run(tmp_path, seed=1)
     add_run(tmp_path, seed=1, name="copy")
     add_run(tmp_path, seed=2, finished=False, epochs_done=3)
@@ -358,7 +358,7 @@ def test_no_damage_of_a_file_stops_the_others(tmp_path, name):
     damage()
 
 
-def test_runs_of_tuning_are_apart(tmp_path):
+def test_runs_of_tuning_are_separate(tmp_path):
     add_run(tmp_path, "tuning/LR_start=9/mnist/paper-stochastic/seed-1", epochs=10, epochs_done=10)
     add_run(tmp_path)
     assert [run.name for run in read(tmp_path)[0]] == ["mnist/paper-stochastic/seed-1"]

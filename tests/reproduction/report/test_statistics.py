@@ -95,7 +95,7 @@ def test_seeds_that_are_shared_are_paired():
     assert difference_of_errors(first, second, 10000) == (delta, half, 3)
 
 
-def test_seeds_that_are_not_shared_are_not():
+def test_seeds_that_are_not_shared_are_not_paired():
     assert paired({1: 1.0}, {2: 1.0}) == (None, None, 0)
     assert paired({1: 1.0, 2: 3.0}, {2: 1.0}) == (2.0, None, 1)
     # Welch's, as of a published mean over three runs with a spread of .1

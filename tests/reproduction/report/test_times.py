@@ -16,7 +16,7 @@ def test_cpu_hours_are_hours_times_threads():
     assert cpu_hours(run(threads=1)) == pytest.approx(2.0)
 
 
-def test_each_stretch_of_a_resumed_run_has_its_threads():
+def test_each_part_of_a_resumed_run_has_its_threads():
     earlier = [{"until_epoch": 4, "threads": 1}, {"until_epoch": 6, "threads": 8}]
     rows = [(4, 1800.0), (6, 3600.0), (10, 7200.0)]
     assert cpu_hours(run(earlier, rows=rows, threads=2)) == pytest.approx(0.5 + 8 * 0.5 + 2 * 1)
@@ -25,7 +25,7 @@ def test_each_stretch_of_a_resumed_run_has_its_threads():
 
 
 @pytest.mark.parametrize("seconds", [float("nan"), -5.0, 1e9, None])
-def test_a_row_of_no_use_gives_no_impossible_cost(seconds):
+def test_a_useless_row_gives_no_impossible_cost(seconds):
     hours = cpu_hours(run([{"until_epoch": 4, "threads": 1}], rows=[(4, seconds)], threads=1))
     assert hours == pytest.approx(2.0)
 
