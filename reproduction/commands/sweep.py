@@ -58,7 +58,7 @@ def sweep(options):
             raise UserError(f"{results} has a sweep running; wait for it to end") from None
     with lock:
         for dataset in dict.fromkeys(job.folder.parts[-3] for job in jobs):
-            # A run checks data that are named itself.
+            # Each run checks the data that --data names.
             if not any(option.startswith("--data") for option in options.options):
                 datasets.load(
                     dataset, allow_unofficial="--allow-unofficial-data" in options.options
