@@ -153,8 +153,12 @@ def _update(old, new, nodes):
 
     # The same simplifications as everywhere (x ** 2 to x * x, ...).
     copies = graph.clone_get_equiv([], new, copy_inputs=False, memo={x: x.type() for x in inputs})
+    # Some of them ask for shapes.
     fgraph = theano.gof.FunctionGraph(
-        [copies[x] for x in inputs], [copies[x] for x in new], clone=False
+        [copies[x] for x in inputs],
+        [copies[x] for x in new],
+        features=[T.opt.ShapeFeature()],
+        clone=False,
     )
     theano.compile.optdb["specialize"].query("+fast_run").optimize(fgraph)
     results = fgraph.outputs + [node.outputs[0] for node in fgraph.apply_nodes]

@@ -8,6 +8,7 @@ import pytest
 import theano
 import theano.tensor as T
 
+from fused import update
 from fused.update import Update
 
 OPTIMIZERS = {
@@ -124,3 +125,11 @@ def test_equal_and_trivial_updates():
     assert [v.get_value().tolist() for v in (a, b, c)] == [[2, 3, 4], [2, 3, 4], [2, 2, 2]]
     a.set_value(np.zeros(3, "float32"))
     assert b.get_value().tolist() == [2, 3, 4]
+
+
+def test_a_gradient_that_is_zero():
+    """The gradient of a bias below batch normalization is, and earlier rewrites do not see it."""
+    b, LR = T.vector(), T.scalar()
+    new = b - LR.dimshuffle("x") * T.constant(np.zeros(8, np.float32))
+    theano.gof.FunctionGraph([b, LR], [new], clone=False)
+    assert update._update([b], [new], update._cone(new)) is None
