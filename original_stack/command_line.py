@@ -1,7 +1,6 @@
 """What the commands share: argument types, errors in one line, and exit statuses."""
 
 import argparse
-import contextlib
 import math
 import os
 import signal
@@ -95,7 +94,7 @@ def run(parser, command, argv=None):
     except KeyboardInterrupt:
         return _ended(parser, "interrupted", 128 + signal.SIGINT)
     except BrokenPipeError:
-        _drop_output()
+        _drop(sys.stdout)
         return 128 + signal.SIGPIPE
     except Exception as error:
         frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
@@ -106,19 +105,21 @@ def run(parser, command, argv=None):
         # the output of benchmarks.
         if in_theano or not isinstance(error, OSError) or error.filename is not None:
             raise
-        _drop_output()
+        _drop(sys.stdout)
         reason = "the disk is full; free some space" if no_room(error) else error.strerror
         return _ended(parser, f"cannot write the output: {reason}", 2)
     return 0
 
 
 def _ended(parser, reason, status):
-    """Print why the command ends, if stderr can be written, and return the exit status."""
-    with contextlib.suppress(OSError):
+    """Print why the command ends, if anyone reads it, and return its exit status."""
+    try:
         print(f"{parser.prog}: {reason}", file=sys.stderr)
+    except OSError:
+        _drop(sys.stderr)
     return status
 
 
-def _drop_output():
-    # Python flushes the rest of the buffer when it ends, which would fail again.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _drop(stream):
+    # What is left in the buffer would be flushed, and fail again, when Python ends.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -9,14 +9,14 @@ import pytest
 
 
 def test_a_missing_permission_names_the_owner(tmp_path, monkeypatch):
-    owner = f"{os.geteuid()}:{os.getegid()}"
-    monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    owner, other = f"{os.geteuid()}:{os.getegid()}", os.geteuid() + 1
+    monkeypatch.setattr(os, "geteuid", lambda: other)
     monkeypatch.setattr(os, "getegid", lambda: 54321)
     with pytest.raises(UserError) as caught, writing(tmp_path / "a" / "b", "make room"):
         raise PermissionError(errno.EACCES, "Permission denied")
     assert str(caught.value) == (
         f"cannot write {tmp_path}/a/b: Permission denied; {tmp_path} belongs to user {owner}, this "
-        f"is 12345:54321; run as its owner (in a container: --user {owner}) or choose another"
+        f"is {other}:54321; run as its owner (in a container: --user {owner}) or choose another"
     )
 
 

@@ -193,7 +193,7 @@ def test_damage_is_a_user_error_at_most(tmp_path_factory, make, data):
 
 @pytest.mark.parametrize(("method", "error"), [("stochastic", 1.19), ("deterministic", 1.22)])
 def test_exported_networks_in_results(method, error):
-    path = original_stack.RESULTS / f"mnist/paper-{method}/seed-1/deployed.npz"
+    path = original_stack.ROOT / f"results/mnist/paper-{method}/seed-1/deployed.npz"
     network = predict.load(path)
     assert network.manifest["test_error"] == pytest.approx(error)
     images = np.random.RandomState(0).randint(0, 256, (20, 1, 28, 28)).astype(np.uint8)
