@@ -28,6 +28,7 @@ def tuned(monkeypatch):
 
         monkeypatch.setattr(datasets, "load", lambda *args, **options: None)
         monkeypatch.setattr(loop, "run", run)
+        monkeypatch.setattr(original_stack, "RESULTS", original_stack.ROOT / "results")
         assert tune.main([name]) == 0
         return runs
 

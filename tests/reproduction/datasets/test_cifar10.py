@@ -5,6 +5,7 @@ import functools
 import gzip
 import os
 import pickle
+import re
 import tarfile
 
 from original_stack.errors import UserError
@@ -187,7 +188,8 @@ SPARSE = {"GNU.sparse.major": "0", "GNU.sparse.minor": "1", "GNU.sparse.map": "0
             member(size=2**40).tobuf(),
             "unexpected end of data",
         ),
-        (negative_size(), "'cifar-10-batches-py/data_batch_1'"),
+        # 3.11.7 skips such a member, 3.11.2 says what is wrong with it.
+        (negative_size(), "('cifar-10-batches-py/data_batch_1'|invalid offset)"),
         (b"", "'cifar-10-batches-py/data_batch_1'"),
         (b"no archive" * 100, "invalid header"),
     ],
@@ -195,9 +197,10 @@ SPARSE = {"GNU.sparse.major": "0", "GNU.sparse.minor": "1", "GNU.sparse.map": "0
 def test_members_that_are_not_files(tmp_path, content, reason):
     archive = tmp_path / "cifar-10-python.tar.gz"
     archive.write_bytes(gzip.compress(content + bytes(1024)))
-    assert error("cifar10", tmp_path, allow_unofficial=True) == (
-        f"{archive} is damaged ({reason}); delete it to have it downloaded"
-    )
+    message = error("cifar10", tmp_path, allow_unofficial=True)
+    pattern = rf"\({reason}\); delete it to have it downloaded"
+    assert message.startswith(f"{archive} is damaged (")
+    assert re.fullmatch(pattern, message.removeprefix(f"{archive} is damaged "))
 
 
 def test_a_bomb_is_not_unzipped(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@ import hashlib
 import os
 import platform
 import re
+import shutil
 import subprocess
 import sys
 
@@ -9,6 +10,7 @@ import original_stack
 from original_stack import lock, machine
 
 import numpy as np
+import pytest
 
 from reproduction.training import environment, records
 
@@ -75,6 +77,7 @@ def test_commit_of_a_copy_without_git(tmp_path, monkeypatch):
     assert environment.commit() == {"git_commit": "0123abc", "git_dirty": None}
 
 
+@pytest.mark.skipif(shutil.which("git") is None, reason="there is no git")
 def test_commit_if_variables_name_another_repository(tmp_path, monkeypatch):
     for name in ("ours", "other"):
         git = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-C", tmp_path / name]

@@ -331,20 +331,20 @@ def test_a_file_without_permission_is_not_called_damaged(tmp_path, monkeypatch):
 
 
 def test_a_folder_of_another_user(tmp_path, monkeypatch):
-    owner = f"{os.geteuid()}:{os.getegid()}"
+    owner, other = f"{os.geteuid()}:{os.getegid()}", os.geteuid() + 1
 
     def mkdir(*args):
         raise PermissionError(errno.EACCES, "Permission denied")
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "mkdir", mkdir)
-        patch.setattr(os, "geteuid", lambda: 12345)
+        patch.setattr(os, "geteuid", lambda: other)
         patch.setattr(os, "getegid", lambda: 54321)
         with pytest.raises(UserError) as caught:
             folder(tmp_path / "run")
     assert str(caught.value) == (
         f"cannot write {tmp_path}/run: Permission denied; {tmp_path} belongs to user {owner}, this "
-        f"is 12345:54321; run as its owner (in a container: --user {owner}) or choose another"
+        f"is {other}:54321; run as its owner (in a container: --user {owner}) or choose another"
     )
 
 
