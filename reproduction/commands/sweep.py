@@ -149,34 +149,28 @@ def engine(options, configuration, folder, logs):
     with tempfile.NamedTemporaryFile("w", suffix=".json") as f, open(folder / "log", "a") as log:
         json.dump(configuration, f)
         f.flush()
-        started = []
-        with _passed_on(started) as received:
-            started.append(
-                subprocess.Popen(
-                    [*snakemake, "--configfile", f.name],
-                    env=environment,
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    start_new_session=True,
-                )
+        with _noted() as received:
+            process = subprocess.Popen(
+                [*snakemake, "--configfile", f.name],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
-            _follow(started[0], logs)
+            _follow(process, logs, received)
         if received:
             raise Stopped("the runs are saved; the same command resumes them", received[-1])
 
 
 @contextlib.contextmanager
-def _passed_on(started):
-    """Pass SIGTERM and SIGINT on to Snakemake and its jobs, which end when their runs are saved."""
+def _noted():
+    """The numbers of the SIGTERMs and SIGINTs received."""
     received = []
-
-    def note(signum, frame):
-        received.append(signum)
-        for process in started:
-            os.killpg(process.pid, signal.SIGTERM)
-
-    old = {signum: signal.signal(signum, note) for signum in (signal.SIGTERM, signal.SIGINT)}
+    old = {
+        signum: signal.signal(signum, lambda signum, frame: received.append(signum))
+        for signum in (signal.SIGTERM, signal.SIGINT)
+    }
     try:
         yield received
     finally:
@@ -184,11 +178,16 @@ def _passed_on(started):
             signal.signal(signum, handler)
 
 
-def _follow(process, logs):
-    """Until the process ends, print the last line of each log if it is new, but not too often."""
+def _follow(process, logs, received):
+    """Until the process ends, print the last line of each log if it is new, but not too often. Pass
+    each signal received on to the process and its children, which end when their runs are saved."""
     shown, due = {}, dict.fromkeys(logs, 0.0)
+    passed_on = 0
     ended = False
     while not ended:
+        if len(received) > passed_on:
+            passed_on += 1
+            os.killpg(process.pid, signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(1)
         ended = process.returncode is not None

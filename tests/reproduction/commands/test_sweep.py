@@ -3,6 +3,7 @@ import signal
 import stat
 import subprocess
 import sys
+import time
 
 from original_stack import ROOT
 
@@ -111,6 +112,25 @@ def test_one_sweep_at_a_time(capsys, tmp_path, engine):
         assert end(capsys, *rows) == (2, "", f"sweep: {message}\n")
 
 
+def test_sigterm_while_snakemake_starts(tmp_path, engine, capsys, monkeypatch):
+    engine("trap 'exit 143' TERM; echo ready; while :; do sleep 0.1; done")
+
+    class Signalled(subprocess.Popen):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            while (tmp_path / "r" / "sweep" / "log").read_text() != "ready\n":
+                time.sleep(0.02)
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(sweep.subprocess, "Popen", Signalled)
+    wanted = ["--rows", "digits:paper:none", "--seeds", "1", "--results", str(tmp_path / "r")]
+    assert end(capsys, *wanted) == (
+        143,
+        "",
+        "sweep: the runs are saved; the same command resumes them\n",
+    )
+
+
 def test_sigterm_reaches_the_runs(tmp_path):
     snakemake = program(
         tmp_path / "snakemake",
@@ -127,6 +147,7 @@ def test_sigterm_reaches_the_runs(tmp_path):
     log = tmp_path / "r" / "sweep" / "log"
     while not (log.exists() and log.read_text() == "ready\n"):
         assert process.poll() is None
+        time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate()
     assert process.returncode == 143
