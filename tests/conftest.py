@@ -4,10 +4,15 @@ import os
 from pathlib import Path
 
 import original_stack
+from original_stack.cache import cache_directory
 
 import formats
 import numpy as np
 import pytest
+
+WORKER = os.environ.get("PYTEST_XDIST_WORKER")
+if WORKER:  # compiles in a folder of its own, so that it never waits for another
+    os.environ["BINARYCONNECT_CACHE"] = str(cache_directory() / "tests" / WORKER)
 
 GOLDEN = Path(__file__).parent / "golden"
 

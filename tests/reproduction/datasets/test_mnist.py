@@ -79,6 +79,11 @@ def idx(*header, data=b""):
     return struct.pack(f">{len(header)}I", *header) + data
 
 
+def packed(data):
+    """The same bytes in each process that collects tests."""
+    return gzip.compress(data, mtime=0)
+
+
 IMAGES, LABELS = "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"
 
 
@@ -86,34 +91,34 @@ IMAGES, LABELS = "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"
     ("name", "content", "reason"),
     [
         (IMAGES, b"no gzip", "is damaged (Not a gzipped file (b'no'))"),
-        (IMAGES, gzip.compress(b"abc"), "is damaged (unpack requires a buffer of 16 bytes)"),
-        (IMAGES, gzip.compress(bytes(99)), "is damaged (magic number 0; expected 2051)"),
+        (IMAGES, packed(b"abc"), "is damaged (unpack requires a buffer of 16 bytes)"),
+        (IMAGES, packed(bytes(99)), "is damaged (magic number 0; expected 2051)"),
         (
             IMAGES,
-            gzip.compress(bytes(10**4))[:-8],
+            packed(bytes(10**4))[:-8],
             "is damaged (Compressed file ended before the end-of-stream marker was reached)",
         ),
         (
             IMAGES,
-            gzip.compress(idx(2051, 2**32 - 1, 28, 28, data=bytes(784))),
+            packed(idx(2051, 2**32 - 1, 28, 28, data=bytes(784))),
             "is damaged (784 bytes for 4294967295 entries of shape (28, 28))",
         ),
         (
             IMAGES,
-            gzip.compress(idx(2051, 1, 28, 28, data=bytes(785))),
+            packed(idx(2051, 1, 28, 28, data=bytes(785))),
             "is damaged (785 bytes for 1 entries of shape (28, 28))",
         ),
         (
             IMAGES,
-            gzip.compress(idx(2051, 3, 20, 20, data=bytes(1200))),
+            packed(idx(2051, 3, 20, 20, data=bytes(1200))),
             "has images of shape (20, 20); expected (28, 28)",
         ),
-        (IMAGES, gzip.compress(idx(2051, 0, 28, 28)), "has no entries"),
-        (LABELS, gzip.compress(idx(2051, 0)), "is damaged (magic number 2051; expected 2049)"),
-        (LABELS, gzip.compress(idx(2049, 0)), "has no entries"),
+        (IMAGES, packed(idx(2051, 0, 28, 28)), "has no entries"),
+        (LABELS, packed(idx(2051, 0)), "is damaged (magic number 2051; expected 2049)"),
+        (LABELS, packed(idx(2049, 0)), "has no entries"),
         (
             LABELS,
-            gzip.compress(idx(2049, 2, data=bytes([3, 10]))),
+            packed(idx(2049, 2, data=bytes([3, 10]))),
             "has labels up to 10; expected 0 to 9",
         ),
     ],

@@ -91,8 +91,11 @@ def test_an_idx_file_without_images(tmp_path):
         (struct.pack(">iiii", 2051, -1, 28, 28), "an array of shape (4294967295, 28, 28) in 16 by"),
         (idx(np.zeros((2, 28, 28), np.uint8)) + b"x", "1569 bytes for an array of shape (2, 28,"),
         (idx(np.zeros((2, 28, 28), np.uint8))[:12], "unpack requires"),
-        (gzip.compress(struct.pack(">iiii", 2051, 10**9, 28, 28)), "an array of shape (10000000"),
-        (gzip.compress(b"x")[:9], "Compressed file ended before the end-of-stream marker"),
+        (
+            gzip.compress(struct.pack(">iiii", 2051, 10**9, 28, 28), mtime=0),
+            "an array of shape (100",
+        ),
+        (gzip.compress(b"x", mtime=0)[:9], "Compressed file ended before the end-of-stream marker"),
         (b"PK\x03\x04", "File is not a zip file"),
         (npz(a=np.zeros(3))[:-30], "File is not a zip file"),
     ],
