@@ -1,5 +1,6 @@
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -40,6 +41,15 @@ def refused(machine, message):
     done = reproduce("check", root=machine, PATH=str(machine / "bin"))
     assert (done.returncode, done.stderr) == (2, f"reproduce: {message}\n")
     assert not list(machine.glob(".venv/*/complete"))
+
+
+@pytest.mark.parametrize(
+    "lock", ["requirements.lock", "requirements-sweep.lock", "requirements-onnx.lock"]
+)
+def test_an_environment_has_what_builds_its_packages(lock):
+    """venv's own setuptools cannot build a package without wheel."""
+    names = re.findall(r"^([a-z][\w.-]*)==", (ROOT / lock).read_text(), re.MULTILINE)
+    assert {"pip", "setuptools", "wheel"} <= set(names)
 
 
 def test_no_python(machine):
