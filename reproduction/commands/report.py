@@ -1,5 +1,5 @@
 """Compare all runs with the published figures: writes README.md, claims.md, networks.md,
-article.md, results.csv and figures/ into the folder of the results."""
+article.md, scale.md, results.csv and figures/ into the folder of the results."""
 
 import os
 import sys
@@ -16,6 +16,7 @@ from reproduction.report.claims import claims_page
 from reproduction.report.markdown import MADE, printable, update_block
 from reproduction.report.networks import networks_page
 from reproduction.report.page import COLUMNS, mnist_table, page, results_csv, tuning_page
+from reproduction.report.scale import scale_page
 
 
 def report(options):
@@ -41,6 +42,7 @@ def report(options):
         "claims.md": claims_page(evidence),
         "networks.md": networks_page(evidence.runs, evidence.networks),
         "article.md": article(evidence, pictures),
+        "scale.md": scale_page(evidence),
         "README.md": page(evidence, pictures),
     }
     if evidence.tuned:

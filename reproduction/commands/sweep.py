@@ -74,7 +74,8 @@ def sweep(options):
             "logs": str(logs),
             "threads": options.threads,
             "runs": {job.name: job.arguments for job in jobs},
-            "resources": resources(options, max(job.memory for job in jobs)),
+            "memory": {job.name: job.memory for job in jobs},
+            "resources": resources(options),
         }
         engine(options, configuration, folder, {job.name: logs / f"{job.name}.log" for job in jobs})
         outcomes = {job.name: outcome(marks / job.name, logs / f"{job.name}.log") for job in jobs}
@@ -88,9 +89,9 @@ def sweep(options):
     print(f"{len(jobs)} runs are finished; {results / 'README.md'} compares them")
 
 
-def resources(options, memory):
-    """The resources of a job that Snakemake asks Slurm for."""
-    asked = {"mem_mb": memory}
+def resources(options):
+    """What Snakemake asks Slurm for in each job, beside memory."""
+    asked = {}
     if options.slurm:
         asked["slurm_extra"] = f"--open-mode=append --signal=TERM@{SAVING}"
         if options.partition:

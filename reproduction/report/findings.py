@@ -13,6 +13,7 @@ from original_stack.errors import UserError, open_regular, reading
 from reproduction.report.markdown import text
 from reproduction.report.networks import Deployed, read_networks
 from reproduction.report.runs import Run, read_runs
+from reproduction.report.scale import Scale
 from reproduction.report.statistics import comparisons
 from reproduction.report.times import read_benchmarks
 from reproduction.training.records import Count, Percent, Positive, check
@@ -74,6 +75,7 @@ class Findings:
     multiplications : dict of Multiplications
         By network; empty if nothing is recorded.
     xnor, gpu : Xnor or None
+    scale : Scale or None
     networks : list of Deployed
     """
 
@@ -84,6 +86,7 @@ class Findings:
     multiplications: dict[str, Multiplications] = field(default_factory=dict)
     xnor: Xnor | None = None
     gpu: Xnor | None = None
+    scale: Scale | None = None
     networks: list[Deployed] = field(default_factory=list)
 
     @property
@@ -122,6 +125,7 @@ def read(results, rows):
         ("multiplications", "multiplications.json", dict[str, Multiplications], "multiplications"),
         ("xnor", "benchmarks/xnor.json", Xnor, "benchmark xnor"),
         ("gpu", "benchmarks/opencl-gpu.json", Xnor, "benchmark xnor --opencl"),
+        ("scale", "benchmarks/scale.json", Scale, "benchmark scale"),
     ):
         path = results / file
         try:

@@ -56,6 +56,7 @@ def page(findings, pictures):
         f"- [claims.md](claims.md): the papers' claims; of {counts.total()} statements, "
         f"{counted(counts)}\n"
         "- [networks.md](networks.md): the trained networks\n"
+        "- [scale.md](scale.md): what the whole table costs on a cluster\n"
         "- [results.csv](results.csv): a line for each run",
         comparison,
     ]

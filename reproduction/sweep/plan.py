@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import re
 import shlex
 from pathlib import Path
@@ -12,11 +13,14 @@ from original_stack.errors import UserError, open_regular, reading
 
 from reproduction.experiments import ROWS
 from reproduction.published import published
+from reproduction.report import findings
 from reproduction.report.runs import read_runs
+from reproduction.report.scale import needs_of
 from reproduction.report.statistics import comparisons
-from reproduction.report.times import command, duration, read_benchmarks, time_of_a_run
+from reproduction.report.times import command, duration, time_of_a_run
 
-MEMORY = {"mnist": 2000, "digits": 1000, "cifar10": 4000, "svhn": 12000}  # MB for a run
+SPARE = 1.25  # of the memory that a run is known to take
+UNKNOWN_MEMORY = 16_000  # MB
 
 
 @dataclasses.dataclass
@@ -114,6 +118,15 @@ def own_data(options):
     return Path(data).stem if data.endswith(".npz") else None
 
 
+def memory(row, scale):
+    """The memory to ask for a run of a row, in MB."""
+    dataset, protocol, method = row
+    needs = needs_of(("mnist" if dataset == "digits" else dataset, protocol, method), scale)
+    if not needs:
+        return UNKNOWN_MEMORY
+    return math.ceil(SPARE * max(needs["first_memory"], needs["memory"]) / 1e6)
+
+
 def plan(options):
     """The runs of a sweep that are not finished, in the order of the tables.
 
@@ -128,7 +141,7 @@ def plan(options):
     """
     results = Path(options.results)
     runs = read_runs(results, ROWS)[0] if results.exists() else []
-    benchmarks, _ = read_benchmarks(original_stack.ROOT / "results", ROWS)
+    measured = findings.read(original_stack.ROOT / "results", ROWS)
     of_row = {
         tuple(c.published[key] for key in ("dataset", "protocol", "method")): c
         for c in comparisons(runs)
@@ -142,7 +155,7 @@ def plan(options):
             wanted = missing(compared)
         else:
             raise UserError(f"--rows: {':'.join(row)} has no published error; say which --seeds")
-        seconds, threads = time_of_a_run(compared, benchmarks)[:2] if compared else (None, 1)
+        seconds, threads = time_of_a_run(compared, measured.epochs)[:2] if compared else (None, 1)
         dataset, protocol, method = row
         line = command(*row) if dataset != "digits" else command("mnist", protocol, method)
         for seed in wanted:
@@ -156,7 +169,7 @@ def plan(options):
                 / (f"{dataset}-{own}" if own else dataset)
                 / f"{protocol}-{method}"
                 / f"seed-{seed}",
-                MEMORY[dataset],
+                memory(row, measured.scale),
                 seconds,
                 threads,
             )

@@ -23,9 +23,7 @@ from reproduction.published import published
 from reproduction.training.environment import environment, now
 from reproduction.training.model import Model
 from reproduction.training.progress import Progress, Snapshot
-from reproduction.training.run_folder import COLUMNS, RunFolder
-
-CHECKPOINT_INTERVAL = 60  # seconds
+from reproduction.training.run_folder import CHECKPOINT_INTERVAL, COLUMNS, RunFolder
 
 
 def run(dataset, hp, build_network, seed, results, test_weights=None, resume=False, restart=False):

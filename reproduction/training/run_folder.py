@@ -34,6 +34,7 @@ FILES = (
 # published error may be corrected.
 DESCRIPTIVE = ("published_error", "official_data", "preprocessing")
 AGAIN = "start the run again with --restart"
+CHECKPOINT_INTERVAL = 60  # seconds between two checkpoints, at least
 UNITS_KEPT = 64  # units of the first layer whose weights are kept for the figures
 COLUMNS = list(Row.__annotations__)  # of epochs.csv
 

@@ -55,6 +55,14 @@ def test_seeds_that_are_missing_for_a_verdict(tmp_path):
     ]
 
 
+def test_memory_is_what_was_measured_and_some_more():
+    row = {"row": "mnist:paper:none", "first_memory": 2 * 10**9, "memory": 10**9}
+    scale = {"runs": [row]}
+    assert plan.memory(("mnist", "paper", "none"), scale) == 2500
+    assert plan.memory(("digits", "paper", "stochastic"), scale) == 2500
+    assert plan.memory(("svhn", "paper", "none"), scale) == plan.UNKNOWN_MEMORY
+
+
 def test_only_finished_runs_are_left_out(tmp_path, capsys):
     for seed, finished in ((1, True), (2, False)):
         folder = tmp_path / "digits" / "paper-none" / f"seed-{seed}"
