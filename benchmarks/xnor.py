@@ -273,8 +273,8 @@ def title(record):
 
 
 def table(records):
-    """Markdown lines: a row for each task and rival."""
-    kernels = list(records[0]["over"])
+    """Markdown lines: a row for each task and rival; ratios to the kernels that all tasks have."""
+    kernels = [k for k in records[0]["over"] if all(k in record["over"] for record in records)]
     yield "| task | by | ms | " + " | ".join(f"x {kernel}" for kernel in kernels) + " |"
     yield "|---|---|---|" + "---|" * len(kernels)
     for record in records:

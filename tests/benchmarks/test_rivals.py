@@ -90,6 +90,27 @@ def test_page_is_what_its_records_give(rivals):
     assert xnor.footnote(tuple(weights), record["machine"]) in page
 
 
+def test_tasks_may_have_different_rivals(rivals):
+    import xnor
+
+    def record(size, *names):
+        return {
+            "task": "product",
+            "size": size,
+            "median_milliseconds": {name: 2.0 for name in names},
+            "over": {a: {b: 1.0 for b in names} for a in names},
+            "part_timed": {name: 1 for name in names},
+        }
+
+    assert list(xnor.table([record(8, "a", "b"), record(9, "b")])) == [
+        "| task | by | ms | x b |",
+        "|---|---|---|---|",
+        "| 8 x 8 x 8 | a | 2 | 1.00 |",
+        "| 8 x 8 x 8 | b | 2 | 1.00 |",
+        "| 9 x 9 x 9 | b | 2 | 1.00 |",
+    ]
+
+
 def test_page_names_a_processor_as_one(rivals):
     """The paper's times are from a GPU, so they are shown beside a GPU only."""
     import xnor
