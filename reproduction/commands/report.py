@@ -16,7 +16,7 @@ from reproduction.report.claims import claims_page
 from reproduction.report.markdown import MADE, printable, update_block
 from reproduction.report.networks import networks_page
 from reproduction.report.page import COLUMNS, mnist_table, page, results_csv, tuning_page
-from reproduction.report.scale import scale_page
+from reproduction.report.scale import memory_and_disk, scale_page
 
 
 def report(options):
@@ -68,7 +68,9 @@ def report(options):
     if results.resolve() == (original_stack.ROOT / "results").resolve():
         comparison = next(iter(pictures.items()))
         block = mnist_table(evidence.runs, (comparison[0], f"results/{comparison[1]}"))
-        update_block(original_stack.ROOT / "README.md", "./reproduce report", block)
+        readme, command = original_stack.ROOT / "README.md", "./reproduce report"
+        update_block(readme, command, block)
+        update_block(readme, f"{command}: memory and disk", memory_and_disk(evidence.scale))
     page_path, count = printable(results / "README.md"), len(evidence.notes)
     print(f"{page_path}: {len(evidence.runs)} runs, {count} notes")
 

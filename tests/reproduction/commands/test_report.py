@@ -152,7 +152,10 @@ def test_a_report_that_stops_leaves_each_file_old_or_new(
 
 def test_readme_has_the_table_of_the_results_of_the_project(tmp_path, capsys, drawn, monkeypatch):
     readme = tmp_path / "README.md"
-    readme.write_text("# A\n<!-- made by ./reproduce report -->\nold\n<!-- end -->\nb\n")
+    readme.write_text(
+        "# A\n<!-- made by ./reproduce report -->\nold\n<!-- end -->\nb\n"
+        "<!-- made by ./reproduce report: memory and disk -->\nold\n<!-- end -->\n"
+    )
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.setattr(original_stack, "ROOT", tmp_path)
     before = readme.read_text()
@@ -166,7 +169,15 @@ def test_readme_has_the_table_of_the_results_of_the_project(tmp_path, capsys, dr
         "<!-- made by ./reproduce report -->",
         "| test error on MNIST (%) | published | obtained | seeds | difference | verdict |",
     ]
-    assert lines[-4:] == ["", "![A title](results/figures/comparison.svg)", "<!-- end -->", "b"]
+    assert lines[-7:] == [
+        "",
+        "![A title](results/figures/comparison.svg)",
+        "<!-- end -->",
+        "b",
+        "<!-- made by ./reproduce report: memory and disk -->",
+        "",
+        "<!-- end -->",
+    ]
 
 
 def test_what_is_committed_is_what_the_runs_give(tmp_path, capsys, monkeypatch):
@@ -177,7 +188,7 @@ def test_what_is_committed_is_what_the_runs_give(tmp_path, capsys, monkeypatch):
     shutil.copy(original_stack.ROOT / "README.md", tmp_path)
     monkeypatch.setattr(original_stack, "ROOT", tmp_path)
     assert run(tmp_path / "results", capsys) == ""
-    texts = ("README.md", "claims.md", "networks.md", "article.md", "results.csv")
+    texts = ("README.md", "claims.md", "networks.md", "article.md", "scale.md", "results.csv")
     for page in ("README.md", *(f"results/{name}" for name in texts)):
         assert (tmp_path / page).read_text() == (committed.parent / page).read_text()
     drawn = {path.name for path in (tmp_path / "results" / "figures").iterdir()}

@@ -5,7 +5,7 @@ from records import add_run
 
 from reproduction.experiments import ROWS
 from reproduction.report import findings
-from reproduction.report.scale import needs_of, scale_page, wall_time
+from reproduction.report.scale import memory_and_disk, needs_of, scale_page, wall_time
 
 
 def needs(row, memory=10**9, **changes):
@@ -31,6 +31,17 @@ SCALE = {
     "engine": {"10": 2.0, "1000": 60.0},
     "machine": {"processor": "A processor"},
 }
+
+
+def test_memory_and_disk_in_a_sentence():
+    more = needs("svhn:paper:stochastic", first_memory=6 * 10**9, prepared_data=4 * 10**9)
+    assert memory_and_disk({**SCALE, "runs": [*SCALE["runs"], more]}) == (
+        "A run takes on MNIST up to 3.0 GB of memory (3.0 GB in the run that prepares the data) "
+        "and 450.0 MB of disk, and the prepared data 50.0 MB; on SVHN up to 1000.0 MB of memory "
+        "(6.0 GB in the run that prepares the data) and 30.0 MB of disk, and the prepared data "
+        "4.0 GB."
+    )
+    assert memory_and_disk(None) == ""
 
 
 @pytest.fixture
