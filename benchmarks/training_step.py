@@ -42,13 +42,21 @@ STEPS = {  # data set, protocol and method of the row, and the changes to it
     "cifar10": ("cifar10", "paper", "stochastic", {}),
     "svhn": ("svhn", "paper", "stochastic", {}),
     "mnist-bnn": ("mnist", "bnn-theano", "bnn", {}),
+    "mnist-bnn-torch7": ("mnist", "bnn-torch7", "bnn", {}),
     "cifar10-bnn": ("cifar10", "bnn-theano", "bnn", {}),
 }
 ROUNDS = 20
 NAMES = {"fused": "ours", "plain": "ours, plain graph", "products": "bare matrix products"}
 # Products of one step, (rows, depth, columns): forward, data gradient, weight gradient.
-MNIST_PRODUCTS = [(200, 784, 1024), (200, 1024, 1024), (200, 1024, 1024), (200, 1024, 10)]
-BNN_PRODUCTS = [(100, 784, 4096), (100, 4096, 4096), (100, 4096, 4096), (100, 4096, 10)]
+DENSE_PRODUCTS = {
+    step: [(batch, 784, units), *[(batch, units, units)] * 2, (batch, units, 10)]
+    for step, batch, units in (
+        ("mnist-adam", 200, 1024),
+        ("mnist-published", 200, 1024),
+        ("mnist-bnn", 100, 4096),
+        ("mnist-bnn-torch7", 100, 2048),
+    )
+}
 CONVOLUTIONAL_PRODUCTS = {
     step: [
         (50 * pixels, 9 * channels, filters)
@@ -128,7 +136,7 @@ def rivals_of(name, torch_python):
         "plain": Rival([*this, "fused"], {**os.environ, "BINARYCONNECT_FUSED": "0"}),
         "products": Rival([*this, "products"]),
     }
-    if torch_python:
+    if torch_python and name != "mnist-bnn-torch7":  # torch_step.py has no shift-based arithmetic
         script = Path(__file__).with_name("torch_step.py")
         command = [torch_python, script, name, "--threads", machine.threads()]
         orders = {"": []}
@@ -155,7 +163,7 @@ def compare(name, torch_python):
             rival = Rival(command, {**os.environ, **cold})
             starts[kind] = rival.start
             rival.close()
-    torch = rivals["PyTorch"].facts["version"] if torch_python else None
+    torch = rivals["PyTorch"].facts["version"] if "PyTorch" in rivals else None
     return {
         "step": name,
         "median_milliseconds": {rival: statistics.median(t) for rival, t in times.items()},
@@ -204,8 +212,7 @@ def measure(args):
     if args.rival == "fused":
         serve(training_step(args.steps[0]))
     elif args.rival == "products":
-        dense = BNN_PRODUCTS if args.steps[0] == "mnist-bnn" else MNIST_PRODUCTS
-        serve(products(CONVOLUTIONAL_PRODUCTS.get(args.steps[0], dense)))
+        serve(products({**DENSE_PRODUCTS, **CONVOLUTIONAL_PRODUCTS}[args.steps[0]]))
     else:
         for name in args.steps or STEPS:
             record = compare(name, args.torch_python)

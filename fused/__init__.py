@@ -13,7 +13,7 @@ the process does not shrink. A child that is forked later has one thread.
 import original_stack
 
 # Importing these modules registers graph rewrites.
-from . import pooling, product, update
+from . import gradient, pooling, product, update
 from .binarization import PhiloxStream, binarize
 from .convolution import conv3x3
 from .normalization import batch_norm, moments, normalized_axes, take_over, tracked
@@ -26,6 +26,7 @@ __all__ = [
     "conv3x3",
     "disabled",
     "enabled",
+    "gradient",
     "moments",
     "normalized_axes",
     "pooling",

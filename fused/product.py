@@ -13,7 +13,7 @@ import theano.tensor as T
 from theano.gof import ParamsType
 from theano.scalar import bool as bool_t
 
-from .binarization import binarized
+from .binarization import Binarize, binarized
 from .op import Op, enabled
 
 INSTRUCTIONS = ("avx512f", "avx512dq")
@@ -21,23 +21,28 @@ INSTRUCTIONS = ("avx512f", "avx512dq")
 
 class BinaryProduct(Op):
     """Maps float32 matrices x (rows, inputs) and W, whose values are -H or +H, to x W or, if
-    `transposed`, to x W^T."""
+    `transposed`, to x W^T.
 
-    __props__ = ("transposed",)
+    If `latent`, it takes real-valued weights and H, and binarizes the weights by their sign as it
+    packs them. So binary weights as numbers are neither stored nor read.
+    """
+
+    __props__ = ("transposed", "latent")
     source = "product.cpp"
-    function = "product::multiply"
     params_type = ParamsType(transposed=bool_t)
     instructions = INSTRUCTIONS
 
-    def __init__(self, transposed):
+    def __init__(self, transposed, latent=False):
         self.transposed = transposed
+        self.latent = latent
+        self.function = "product::multiply" + "_latent" * latent
 
-    def make_node(self, x, W):
+    def make_node(self, x, W, *H):
         pattern = (x.broadcastable[0], W.broadcastable[not self.transposed])
-        return theano.Apply(self, [x, W], [T.TensorType("float32", pattern)()])
+        return theano.Apply(self, [x, W, *H], [T.TensorType("float32", pattern)()])
 
     def infer_shape(self, node, shapes):
-        (rows, _), W = shapes
+        (rows, _), W = shapes[:2]
         return [(rows, W[not self.transposed])]
 
 
@@ -61,7 +66,11 @@ def fuse_product(node):
     made = W.owner
     transposed = bool(made and isinstance(made.op, T.DimShuffle) and made.op.new_order == (1, 0))
     weights = made.inputs[0] if transposed else W
-    return applicable(x, weights) and [BinaryProduct(transposed)(x, weights)]
+    if not applicable(x, weights):
+        return False
+    op = getattr(weights.owner, "op", None)
+    latent = isinstance(op, Binarize) and not op.stochastic
+    return [BinaryProduct(transposed, latent)(x, *(weights.owner.inputs if latent else [weights]))]
 
 
 # After the graph is simplified, but before products are given to BLAS (BlasOpt, 1.7).

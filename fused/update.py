@@ -38,7 +38,11 @@ class Update(Op):
             self.destroy_map = {i: [i] for i in range(scalar_op.nout)}
 
     def __str__(self):
-        return "Update{inplace}" if self.inplace else "Update"
+        return type(self).__name__ + "{inplace}" * self.inplace
+
+    def in_place(self):
+        """The same op, whose outputs take the memory of the old values."""
+        return Update(self.scalar_op, inplace=True)
 
     def make_node(self, *inputs):
         outputs = [x.type() for x in inputs[: self.scalar_op.nout]]
@@ -58,8 +62,36 @@ class Update(Op):
         return (super().c_code_cache_version(), version) if version else ()
 
     def c_code(self, node, name, inputs, outputs, sub):
-        full = [i for i, x in enumerate(node.inputs) if not all(x.broadcastable)]
-        scalars = [i for i, x in enumerate(node.inputs) if all(x.broadcastable)]
+        return self.c_code_of(
+            inputs,
+            [all(x.broadcastable) for x in node.inputs],
+            name,
+            outputs,
+            sub,
+            """
+            fused::parallel(tensors.size(), tensors.size(), [=](long begin, long end) {
+                #pragma omp simd
+                for (long k = begin; k < end; ++k) { ELEMENT }
+            });""",
+        )
+
+    def c_code_of(self, inputs, scalar, name, outputs, sub, loop):
+        """The C++ code of the op.
+
+        Parameters
+        ----------
+        inputs : list of str
+            The names of the arrays of the function's inputs; None for an input whose elements x
+            `loop` gives itself.
+        scalar : list of bool
+            Which inputs are scalars.
+        name, outputs, sub
+            As in `c_code`.
+        loop : str
+            A loop over k in which ELEMENT stands for the code of element k.
+        """
+        full = [i for i, x in enumerate(inputs) if x and not scalar[i]]
+        scalars = [i for i, x in enumerate(inputs) if x and scalar[i]]
         y = range(len(outputs))
         element = self.scalar_op.c_code(
             _scalar_node(self.scalar_op),
@@ -72,6 +104,12 @@ class Update(Op):
         def lines(line, indices):
             return "\n".join(line(i) for i in indices)
 
+        element = f"""
+            {lines(lambda i: f"const float x{i} = in{i}[k];", full)}
+            {lines(lambda i: f"float y{i};", y)}
+            {element}
+            {lines(lambda i: f"out{i}[k] = y{i};", y)}
+        """
         return f"""
         if (fused::fails([&] {{
             const update::Tensors tensors({{{", ".join(inputs[i] for i in full)}}});
@@ -83,15 +121,7 @@ class Update(Op):
                 y,
             )
         }
-            fused::parallel(tensors.size(), tensors.size(), [=](long begin, long end) {{
-                #pragma omp simd
-                for (long k = begin; k < end; ++k) {{
-                    {lines(lambda i: f"const float x{i} = in{i}[k];", full)}
-                    {lines(lambda i: f"float y{i};", y)}
-                    {element}
-                    {lines(lambda i: f"out{i}[k] = y{i};", y)}
-                }}
-            }});
+            {loop.replace("ELEMENT", element)}
         }})) {{ {sub["fail"]} }}
         """
 
@@ -215,7 +245,7 @@ class FuseUpdates(theano.gof.Optimizer):
 @theano.gof.local_optimizer([Update], inplace=True)
 def update_in_place(node):
     if isinstance(node.op, Update) and not node.op.inplace:
-        return Update(node.op.scalar_op, inplace=True)(*node.inputs, return_list=True)
+        return node.op.in_place()(*node.inputs, return_list=True)
     return False
 
 

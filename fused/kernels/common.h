@@ -5,6 +5,7 @@
 #include <Python.h>
 #include <numpy/arrayobject.h>
 
+#include <float.h>
 #include <math.h>
 #include <omp.h>
 #include <stdint.h>

@@ -1,4 +1,6 @@
-// Products of matrices with weights of -H and +H by additions; see product.py and signed_sums.h.
+// Products of matrices with weights of -H and +H: by additions (see product.py and signed_sums.h), or
+// by counting if x is binary too.
+#include "counted.h"
 #include "signed_sums.h"
 
 namespace product
@@ -18,21 +20,51 @@ struct Weights {
     long panels() const { return fused::ceil_div(units, PANEL); }
 };
 
+// Bit i: whether weight i is negative, for n <= 32 weights of -H and +H.
+struct OfBinary {
+    uint32_t operator()(const float *weights, long n) const { return negative(weights, 1, n); }
+};
+
+// The same of real-valued weights, by the rule of binarization: w is positive if
+// (w / H + 1) / 2 >= 1 / 2.
+template <bool UNIT> // whether H is 1
+struct OfLatent {
+    float H;
+    uint32_t operator()(const float *weights, long n) const
+    {
+        const uint32_t present = n < 32 ? (1u << n) - 1 : ~0u;
+        return half(weights, present & 0xffff) | half(weights + LANES, present >> 16) << LANES;
+    }
+    uint32_t half(const float *weights, __mmask16 present) const
+    {
+        __m512 w = _mm512_maskz_loadu_ps(present, weights);
+        if (!UNIT)
+            w = w / _mm512_set1_ps(H);
+        const __m512 one = _mm512_set1_ps(1);
+        return _mm512_mask_cmp_ps_mask(present, w + one, one, _CMP_NGE_UQ); // NaN is negative
+    }
+};
+
 // Signs [panels][words][PANEL]. Bit i of a word is the sign of its input i, or 0 beyond the matrix.
-static void pack_signs(const Weights w, uint32_t *signs)
+template <class Negative>
+static void pack_signs(const Weights w, Negative negative, uint32_t *signs)
 {
-    const long words = w.words();
-    fused::parallel(w.panels() * words, w.inputs * w.units, [=](long begin, long end) {
+    const long words = w.words(), panels = w.panels();
+    // Neighbours in the loop are neighbours in a row of the matrix.
+    const bool by_input = w.of_unit == 1;
+    fused::parallel(panels * words, w.inputs * w.units, [=](long begin, long end) {
         for (long k = begin; k < end; k++) {
-            const long first_unit = k / words * PANEL, first = k % words * WORD;
+            const long panel = by_input ? k % panels : k / words;
+            const long word = by_input ? k / panels : k % words;
+            const long first_unit = panel * PANEL, first = word * WORD;
             const float *from = w.data + first_unit * w.of_unit + first * w.of_input;
             const long units = std::min<long>(PANEL, w.units - first_unit);
             const long inputs = std::min<long>(WORD, w.inputs - first);
-            uint32_t *to = signs + k * PANEL;
-            if (w.of_unit == 1) { // a row of the matrix is one input of all units
+            uint32_t *to = signs + (panel * words + word) * PANEL;
+            if (by_input) { // a row of the matrix is one input of all units
                 __m512i low = _mm512_setzero_si512(), high = low;
                 for (long i = 0; i < inputs; i++) {
-                    const uint32_t minus = negative(from + i * w.of_input, 1, units);
+                    const uint32_t minus = negative(from + i * w.of_input, units);
                     const __m512i bit = _mm512_set1_epi32(1u << i);
                     low = _mm512_mask_or_epi32(low, minus & 0xffff, low, bit);
                     high = _mm512_mask_or_epi32(high, minus >> 16, high, bit);
@@ -41,7 +73,7 @@ static void pack_signs(const Weights w, uint32_t *signs)
                 _mm512_storeu_si512(to + LANES, high);
             } else {
                 for (long u = 0; u < PANEL; u++)
-                    to[u] = u < units ? negative(from + u * w.of_unit, 1, inputs) : 0;
+                    to[u] = u < units ? negative(from + u * w.of_unit, inputs) : 0;
             }
         }
     });
@@ -106,9 +138,11 @@ static void multiply_rows(const float *x, long first, long rows, const Weights &
 }
 
 // y = x W, or x W^T if `transposed`.
-static void multiply(PyArrayObject *x, PyArrayObject *W, PyArrayObject **y, bool transposed)
+template <class Negative>
+static void multiply(PyArrayObject *x, const fused::Array<float> &right, float H, Negative negative,
+                     PyArrayObject **y, bool transposed)
 {
-    const fused::Array<float> left(x), right(W);
+    const fused::Array<float> left(x);
     const long rows = left.dim(0), width = right.dim(1);
     const Weights w = {right.data(), right.dim(transposed), right.dim(!transposed),
                        transposed ? 1 : width, transposed ? width : 1};
@@ -118,15 +152,40 @@ static void multiply(PyArrayObject *x, PyArrayObject *W, PyArrayObject **y, bool
     float *to = fused::prepare<float>(y, {rows, w.units});
     if (!rows || !w.units)
         return;
-    const float *from = left.data(), H = w.inputs ? fabsf(w.data[0]) : 0;
+    const float *from = left.data();
     std::vector<uint32_t> signs(w.panels() * w.words() * PANEL);
-    pack_signs(w, signs.data());
+    pack_signs(w, negative, signs.data());
+    if (counted::available()) {
+        const counted::Bits bits(from, rows, w.inputs);
+        if (bits.possible) {
+            counted::multiply(bits, signs.data(), w.units, H, to);
+            return;
+        }
+    }
     const long scratch = ROWS * w.panels() * PANEL;
     std::vector<float> sums(omp_get_max_threads() * scratch);
 #pragma omp parallel for schedule(dynamic) if (rows * w.inputs * w.units > 65536)
     for (long first = 0; first < rows; first += ROWS)
         multiply_rows(from, first, rows, w, signs.data(), H,
                       sums.data() + omp_get_thread_num() * scratch, to);
+}
+
+static void multiply(PyArrayObject *x, PyArrayObject *W, PyArrayObject **y, bool transposed)
+{
+    const fused::Array<float> right(W);
+    const float H = right.size() ? fabsf(right.data()[0]) : 0;
+    multiply(x, right, H, OfBinary(), y, transposed);
+}
+
+static void multiply_latent(PyArrayObject *x, PyArrayObject *W, PyArrayObject *H,
+                            PyArrayObject **y, bool transposed)
+{
+    const fused::Array<float> right(W);
+    const float h = *(const float *)PyArray_DATA(H);
+    if (h == 1)
+        multiply(x, right, h, OfLatent<true>{h}, y, transposed);
+    else
+        multiply(x, right, h, OfLatent<false>{h}, y, transposed);
 }
 
 } // namespace product

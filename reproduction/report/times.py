@@ -22,6 +22,7 @@ BENCHMARKS = {
         ),
     ],
     "mnist-bnn": [("mnist", "bnn-theano")],
+    "mnist-bnn-torch7": [("mnist", "bnn-torch7")],
     "cifar10-bnn": [("cifar10", "bnn-theano")],
 }
 BENCHMARK_THREADS = 2

@@ -72,6 +72,43 @@ def test_integer_inputs_are_exact(rows, inputs, outputs):
     assert np.array_equal(T.dot(T.constant(x), Wb).eval(), x @ signs)
 
 
+@pytest.mark.parametrize("values", [[-1, 1], [-2, 0, 2], [0], [-1.25, 0, 1.25]])
+@pytest.mark.parametrize(("rows", "inputs", "outputs"), SHAPES)
+def test_binary_inputs_are_exact(rows, inputs, outputs, values):
+    W = theano.shared(rng.uniform(-1, 1, (inputs, outputs)).astype("float32"))
+    x = rng.choice(np.float32(values), (rows, inputs))
+    signs = np.where(W.get_value() >= 0, 1.0, -1.0)
+    for H in (1, 0.3):
+        Wb = binary_connect.binarization(W, np.float32(H))
+        expected = np.float32(H) * (x @ signs).astype("float32")
+        assert np.array_equal(T.dot(T.constant(x), Wb).eval(), expected)
+
+
+@pytest.mark.parametrize("special", [np.nan, np.inf, -np.inf, 3, 1e-40])
+@pytest.mark.parametrize("place", [0, 33, 129])
+def test_one_input_that_is_not_binary(special, place):
+    W = theano.shared(rng.uniform(-1, 1, (130, 40)).astype("float32"))
+    x = rng.choice(np.float32([-1, 1]), (9, 130))
+    x[4, place] = special
+    product = T.dot(T.constant(x), binary_connect.binarization(W, np.float32(1))).eval()
+    expected = x.astype("float64") @ np.where(W.get_value() >= 0, 1.0, -1.0)
+    assert np.array_equal(product, expected.astype("float32"), equal_nan=True)
+
+
+@pytest.mark.parametrize("H", [1, 0.3])
+@pytest.mark.parametrize("units", [3, 40])
+def test_signs_of_special_weights(H, units):
+    """They are those of binarization: tiny negative weights are positive, NaN is negative."""
+    weights = [0.0, -0.0, 1e-40, -1e-40, -1e-9, -1e-7, -1e-3, 1e-3, np.inf, -np.inf, np.nan, -2, 2]
+    W = np.float32(np.repeat(np.float32(weights)[:, None], units, axis=1))
+    x = np.eye(len(weights), dtype="float32")
+    Wb = binary_connect.binarization(theano.shared(W), np.float32(H))
+    product = T.dot(T.constant(x), Wb)
+    assert np.array_equal(product.eval(), Wb.eval())
+    turned = T.dot(T.constant(np.eye(units, dtype="float32")), Wb.T)
+    assert np.array_equal(turned.eval(), Wb.eval().T)
+
+
 def test_any_strides_and_numbers_of_rows():
     function = products(100, 50)
     x = rng.normal(size=(100, 40)).astype("float32").T
@@ -117,4 +154,4 @@ def test_compiles_whatever_processor_the_flags_name():
         capture_output=True,
         text=True,
     )
-    assert done.stdout == "['Binarize', 'BinaryProduct'] [[3.0, 3.0]]\n", done.stderr
+    assert done.stdout == "['BinaryProduct'] [[3.0, 3.0]]\n", done.stderr
