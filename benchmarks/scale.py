@@ -3,10 +3,11 @@
     BINARYCONNECT_DATA=DIR ./reproduce benchmark scale
 
 DIR holds the files of MNIST and CIFAR-10, official or not. Files of SVHN of the official sizes are
-generated in a temporary folder (4 GB). Each row runs with few training images: it is stopped after
-its first epoch, and then resumed to its end. Memory does not depend on the number of training
-images that it takes. The command writes results/benchmarks/scale.json, from which
-`./reproduce report` makes results/scale.md, and by which `./reproduce sweep` asks Slurm for memory.
+generated in a temporary folder (4 GB). Each row runs with few images: it is stopped after its first
+epoch, and then resumed to its end. Images are read from mapped files, so the memory that a run
+cannot do without does not depend on their number. The command writes
+results/benchmarks/scale.json, from which `./reproduce report` makes results/scale.md, and by which
+`./reproduce sweep` asks Slurm for memory.
 """
 
 import argparse
@@ -38,7 +39,7 @@ ROWS = [
     ("svhn", "paper", "stochastic"),
     ("svhn", "bnn-theano", "bnn"),
 ]
-BATCHES = 4  # of an epoch
+BATCHES = 4  # of an epoch, and of each evaluation
 JOBS = (10, 100, 1000)  # of a sweep
 
 
@@ -51,12 +52,11 @@ def train(data, results, row):
     dataset, protocol, method = row
     experiment = EXPERIMENTS[dataset]
     hp = dataclasses.replace(experiment.row(protocol, method), epochs=2)
-    loaded = datasets.load(
-        dataset,
-        data,
-        allow_unofficial=True,
-        inputs="signed" if method == "bnn" else "centred",
-        train_size=BATCHES * hp.batch_size,
+    images = BATCHES * hp.batch_size
+    inputs = "signed" if method == "bnn" else "centred"
+    loaded = datasets.load(dataset, data, allow_unofficial=True, inputs=inputs, train_size=images)
+    loaded = dataclasses.replace(
+        loaded, valid=loaded.valid.first(images), test=loaded.test.first(images)
     )
     loop.run(loaded, hp, experiment.build_network, 1, results)
 
