@@ -197,6 +197,7 @@ def test_an_epoch_of_each_row_by_the_benchmark(tmp_path):
     assert seconds == {
         ("mnist", "paper"): 250,
         ("mnist", "bnn-theano"): 500,
+        ("mnist", "bnn-torch7"): 500,
         ("cifar10", "paper"): 900,
         ("cifar10", "bnn-theano"): 900,
         ("svhn", "paper"): 11967,
