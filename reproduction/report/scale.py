@@ -97,13 +97,12 @@ def memory_and_disk(scale):
     for name, shown in NAMES.items():
         of_data = [n for n in scale["runs"] if n["row"].split(":")[0] == name] if scale else []
         if of_data:
-            memory, first = (max(n[x] for n in of_data) for x in ("memory", "first_memory"))
+            memory = max(max(n["memory"], n["first_memory"]) for n in of_data)
             disk = max(n["checkpoint"] + n["folder"] for n in of_data)
             prepared = _prepared(scale)[name]
             parts.append(
-                f"{shown} up to {_size(memory)} of memory ({_size(max(memory, first))} in the run "
-                f"that prepares the data) and {_size(disk)} of disk, and the prepared data "
-                f"{_size(prepared)}"
+                f"{shown} up to {_size(memory)} of memory and {_size(disk)} of disk, and the "
+                f"prepared data {_size(prepared)}"
             )
     return f"A run takes on {'; on '.join(parts)}." if parts else ""
 

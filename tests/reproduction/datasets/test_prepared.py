@@ -349,8 +349,10 @@ def test_ctrl_c_while_it_is_made(tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(mnist, "convert_mnist", interrupted)
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's & ignores it
         with pytest.raises(KeyboardInterrupt):
             load(tmp_path)
+        signal.signal(signal.SIGINT, before)
     assert len(load(tmp_path).train.y) == 50
     names = ["mnist.hdf5", "mnist.json", "mnist.lock"]
     assert sorted(os.listdir(tmp_path / "binaryconnect")) == names

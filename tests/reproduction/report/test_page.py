@@ -282,9 +282,8 @@ def test_links_hold_in_any_folder(tmp_path):
     """The folder may be a mount, with no files of the project beside it."""
     add_run(tmp_path)
     links = re.findall(r"\]\(([^)]*)\)", make(tmp_path))
-    assert links == ["#how-to-read", "article.md", "claims.md", "networks.md", "results.csv"] + (
-        ["figures/comparison.svg"]
-    )
+    pages = ["article.md", "claims.md", "networks.md", "scale.md"]
+    assert links == ["#how-to-read", *pages, "results.csv", "figures/comparison.svg"]
     assert "\n## How to read\n" in make(tmp_path)
 
 

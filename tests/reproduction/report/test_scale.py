@@ -36,10 +36,8 @@ SCALE = {
 def test_memory_and_disk_in_a_sentence():
     more = needs("svhn:paper:stochastic", first_memory=6 * 10**9, prepared_data=4 * 10**9)
     assert memory_and_disk({**SCALE, "runs": [*SCALE["runs"], more]}) == (
-        "A run takes on MNIST up to 3.0 GB of memory (3.0 GB in the run that prepares the data) "
-        "and 450.0 MB of disk, and the prepared data 50.0 MB; on SVHN up to 1000.0 MB of memory "
-        "(6.0 GB in the run that prepares the data) and 30.0 MB of disk, and the prepared data "
-        "4.0 GB."
+        "A run takes on MNIST up to 3.0 GB of memory and 450.0 MB of disk, and the prepared data "
+        "50.0 MB; on SVHN up to 6.0 GB of memory and 30.0 MB of disk, and the prepared data 4.0 GB."
     )
     assert memory_and_disk(None) == ""
 
