@@ -49,8 +49,7 @@ private:
     {
         uint32_t found = 0;
         for (long i = 0; i < WORD; i += LANES) {
-            const __mmask16 lanes = (n < WORD ? (1u << n) - 1 : ~0u) >> i;
-            const __m512 size = _mm512_abs_ps(_mm512_maskz_loadu_ps(lanes, from + i));
+            const __m512 size = _mm512_abs_ps(_mm512_maskz_loadu_ps(lanes(n - i), from + i));
             const __mmask16 here = _mm512_cmp_ps_mask(size, _mm512_setzero_ps(), _CMP_NEQ_UQ);
             other |= _mm512_mask_cmp_ps_mask(here, size, _mm512_set1_ps(magnitude), _CMP_NEQ_UQ);
             found |= (uint32_t)here << i;
@@ -92,12 +91,12 @@ multiply(const Bits &x, const uint32_t *signs, long units, float H, float *y)
             }
             for (long row = first; row < std::min(first + ROWS, rows); row++)
                 for (long half = 0; half < 2; half++) {
-                    const long unit = panel * PANEL + half * LANES, n = units - unit;
-                    const __mmask16 lanes = n >= LANES ? 0xffff : n > 0 ? (1u << n) - 1 : 0;
+                    const long unit = panel * PANEL + half * LANES;
                     const __m512i twice = _mm512_slli_epi32(different[row - first][half], 1);
                     const __m512i sum = _mm512_sub_epi32(_mm512_set1_epi32(x.number[row]), twice);
                     const __m512 scaled = _mm512_set1_ps(x.magnitude) * _mm512_cvtepi32_ps(sum);
-                    _mm512_mask_storeu_ps(y + row * units + unit, lanes, _mm512_set1_ps(H) * scaled);
+                    _mm512_mask_storeu_ps(y + row * units + unit, lanes(units - unit),
+                                          _mm512_set1_ps(H) * scaled);
                 }
         }
 }

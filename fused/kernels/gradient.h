@@ -6,12 +6,13 @@
 // tables serve all rows of a block, and each row adds one entry of the table of each group.
 #pragma once
 
-#include "common.h"
-
-#include <immintrin.h>
+#include "signed_sums.h"
 
 namespace update
 {
+
+using signed_sums::LANES;
+using signed_sums::lanes;
 
 class Gradient
 {
@@ -61,7 +62,7 @@ public:
 
 private:
     // A tile of ROWS x WIDTH numbers of the gradient is in the processor's cache when it is used.
-    enum { LANES = 16, ROWS = 128, PANELS = 64, WIDTH = PANELS * LANES, CHUNK = 128 };
+    enum { ROWS = 128, PANELS = 64, WIDTH = PANELS * LANES, CHUNK = 128 };
 
     // Sets `magnitude` and how samples are grouped. `tabular` is false if inputs have other values
     // or outputs are not finite: zero times infinity is no zero.
@@ -127,8 +128,6 @@ private:
             }
         });
     }
-
-    static __mmask16 lanes(long n) { return n >= LANES ? 0xffff : n > 0 ? (1u << n) - 1 : 0; }
 
     __m512 outputs(long sample, long column, long width) const
     {

@@ -32,8 +32,7 @@ struct OfLatent {
     float H;
     uint32_t operator()(const float *weights, long n) const
     {
-        const uint32_t present = n < 32 ? (1u << n) - 1 : ~0u;
-        return half(weights, present & 0xffff) | half(weights + LANES, present >> 16) << LANES;
+        return half(weights, lanes(n)) | half(weights + LANES, lanes(n - LANES)) << LANES;
     }
     uint32_t half(const float *weights, __mmask16 present) const
     {

@@ -22,6 +22,9 @@ enum { WORD = 32 };         // inputs whose signs are in a word of a unit
 enum { GROUPS = WORD / 4 }; // groups of four inputs in a word
 enum { TABLE = LANES };     // numbers in a table
 
+// The lanes of the first n numbers.
+static inline __mmask16 lanes(long n) { return n >= LANES ? 0xffff : n > 0 ? (1u << n) - 1 : 0; }
+
 // -1 if bit `input` of the lane is set, otherwise 1. Products with these are exact.
 static inline __m512 sign_of(int input)
 {
