@@ -9,6 +9,7 @@ import importlib.util
 import os
 from pathlib import Path
 
+from original_stack.compiler import CompilerLoader
 from original_stack.errors import reading, say
 from original_stack.theano_settings import NO_GPU, CompileLockLoader, TheanoLoader
 
@@ -25,6 +26,7 @@ class FuelLoader(importlib.machinery.SourceFileLoader):
 _LOADERS = {
     "fuel.config_parser": FuelLoader,
     "theano": TheanoLoader,
+    "theano.gof.cmodule": CompilerLoader,
     "theano.gof.compilelock": CompileLockLoader,
 }
 

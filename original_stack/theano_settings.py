@@ -79,7 +79,8 @@ def merged_flags(users):
         "floatX=float32",
         "device=cpu",
         # a * b + c is rounded twice, never once, so that exported networks give the same bits.
-        "gcc.cxxflags=-ffp-contract=off",
+        # Without information for debuggers, a module compiles in two thirds of the time.
+        "gcc.cxxflags=-ffp-contract=off -g0",
         # The library is loaded before Theano (see load_blas), so nothing is linked. No path gets
         # into the compiled code, and a path with a space does no harm.
         _quoted("blas.ldflags", " ".join(["-lm", *(f"-D{name}_=scipy_{name}_" for name in _BLAS)])),

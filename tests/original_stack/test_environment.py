@@ -22,11 +22,11 @@ print(os.environ["GOMP_SPINCOUNT"])
 def test_settings(tmp_path):
     done = python("-c", SETTINGS, BINARYCONNECT_CACHE=str(tmp_path))
     assert done.stderr == "-c: compiling, about a minute, once\n"
-    (floatX, flags, threads), (_, again, directory), (spins,) = (
+    (floatX, *flags, threads), (_, again, directory), (spins,) = (
         line.split() for line in done.stdout.splitlines()
     )
     assert spins == "10000"
-    assert (floatX, flags) == ("float32", "-ffp-contract=off")
+    assert (floatX, flags) == ("float32", ["-ffp-contract=off", "-g0"])
     assert threads == again == str(machine.processors())
     assert directory == str(tmp_path / f"theano-{os.geteuid()}")
 

@@ -32,7 +32,7 @@ def test_flags_that_a_script_sets_before_it_imports_theano(tmp_path):
     )
     done = python("-c", code, BINARYCONNECT_CACHE=str(tmp_path))
     assert done.stdout == (
-        "float64 fast_compile -ffp-contract=off\n"
+        "float64 fast_compile -ffp-contract=off -g0\n"
         f"{tmp_path}/theano-{os.geteuid()}\n"
         "floatX=float64,optimizer=fast_compile\n"
     )
