@@ -25,7 +25,6 @@ from binary_connect import (
     clipping_scaling,
     compute_grads,
     hard_sigmoid,
-    is_positive,
 )
 from shift_based import ShiftBatchNormLayer
 
@@ -108,7 +107,7 @@ def binary_tanh_unit(x):
     >>> y.eval().tolist(), theano.grad(y.sum(), x).eval().tolist()
     ([-1.0, -1.0, 1.0, 1.0], [0.0, 1.0, 1.0, 1.0])
     """
-    return _straight_through(x, T.switch(is_positive(x), np.float32(1), np.float32(-1)))
+    return _straight_through(x, binarization(x, np.float32(1)))
 
 
 def binary_sigmoid_unit(x):
