@@ -2,6 +2,7 @@
 
 On processors with AVX-512, a graph rewrite replaces a convolution with binarized filters by an op
 that uses additions (binary_convolution.cpp), as for products with binarized weights (product.py).
+If an image is binary too, that op counts bits (counted_images.h), on processors with VPOPCNTDQ.
 All other convolutions use Winograd's minimal filtering (winograd.h): F(4x4, 3x3) has 4 times fewer
 multiplications than a direct convolution. Binarized filters use F(2x2, 3x3), with 2.25 times fewer,
 because its transforms only add and halve, so that +-1 stay exact.

@@ -68,10 +68,12 @@ class GradientUpdate(Update):
 
 def _binary(variable):
     """Whether a variable may be a binary activation, after dropout or not: a product of numbers or
-    masks with a choice between two constants or with sampled signs."""
+    masks with binarized numbers or with a choice between two constants, or a new shape of it."""
     node = variable.owner
     if binarized(variable):
         return True
+    if node is not None and isinstance(node.op, T.Reshape):
+        return _binary(node.inputs[0])
     if node is None or not isinstance(node.op, Elemwise):
         return False
     operation = node.op.scalar_op

@@ -1,9 +1,11 @@
-// 3x3 convolution with filters of -H and +H by additions; see convolution.py and signed_sums.h.
+// 3x3 convolution with filters of -H and +H by additions, or by counting if an image is binary too;
+// see convolution.py, signed_sums.h and counted_images.h.
 //
 // A table serves all filters, and the nine positions that its pixel has under a filter.
 //     tables  [rows of pixels][groups of four channels][pixels of a row, border included][16]
 //     signs   [panels of filters][rows of a filter][words][columns of a filter][PANEL]
 
+#include "counted_images.h"
 #include "images.h"
 #include "signed_sums.h"
 
@@ -29,8 +31,13 @@ struct Geometry {
     long padded() const { return fused::ceil_div(width, PIXELS) * PIXELS; }
     long columns() const { return padded() + 2; }
     // Sizes in floats.
+    long strip() const { return BAND * padded() * PANEL; }
     long row_of_tables() const { return groups() * columns() * TABLE; }
-    long scratch() const { return (BAND + 2) * row_of_tables() + BAND * padded() * PANEL; }
+    long scratch() const
+    {
+        const long bits = fused::ceil_div(Bits::size(height, columns(), words()), LANES) * LANES;
+        return strip() + std::max((BAND + 2) * row_of_tables(), bits);
+    }
 };
 
 struct Filters {
@@ -118,13 +125,22 @@ static inline __attribute__((always_inline)) void add_row(const float *tables, c
     }
 }
 
-// Convolves one image. The scratch memory holds the tables of BAND + 2 rows of pixels, and BAND
-// rows of the outputs of a panel, channels last.
+// Writes a strip, BAND rows of the outputs of a panel, channels last.
+static void write_strip(const float *strip, long panel, long top, long bottom, const Geometry &g,
+                        float *output)
+{
+    write_pixels(strip, g.padded(), output + panel * PANEL * g.plane() + top * g.width, g.plane(),
+                 std::min<long>(PANEL, g.outputs - panel * PANEL), (bottom - top) * g.width,
+                 g.width);
+}
+
+// Convolves one image by additions. The scratch memory holds a strip, and the tables of BAND + 2
+// rows of pixels.
 static void convolve_image(const float *image, const uint32_t *signs, float H, const Geometry &g,
                            float *output, float *scratch)
 {
     const long size = g.row_of_tables();
-    float *tables = scratch, *strip = scratch + (BAND + 2) * size;
+    float *strip = scratch, *tables = scratch + g.strip();
     const __m512 scale = _mm512_set1_ps(H);
     long made = 0;
     for (long top = 0; top < g.height; top += BAND) {
@@ -145,11 +161,43 @@ static void convolve_image(const float *image, const uint32_t *signs, float H, c
                             _mm512_store_ps(place + pixel * PANEL + half * LANES,
                                             sums[pixel][half] * scale);
                 }
-            write_pixels(strip, g.padded(), output + panel * PANEL * g.plane() + top * g.width,
-                         g.plane(), std::min<long>(PANEL, g.outputs - panel * PANEL),
-                         (bottom - top) * g.width, g.width);
+            write_strip(strip, panel, top, bottom, g, output);
         }
     }
+}
+
+// Convolves one image by counting. Returns false if it has other values than -c, 0 and +c.
+__attribute__((target("avx512vpopcntdq"))) static bool
+count_image(const float *image, const uint32_t *signs, float H, const Geometry &g, float *output,
+            float *scratch)
+{
+    float *strip = scratch;
+    Bits bits(g.height, g.width, g.columns(), g.words(), scratch + g.strip());
+    if (!bits.pack(image, g.inputs))
+        return false;
+    const __m512 c = _mm512_set1_ps(bits.magnitude), scale = _mm512_set1_ps(H);
+    for (long panel = 0; panel < g.panels(); panel++)
+        for (long top = 0; top < g.height; top += BAND) {
+            const long bottom = std::min(top + BAND, g.height);
+            for (long y = top; y < bottom; y++)
+                for (long x = 0; x < g.width; x += PIXELS) {
+                    __m512i negative[PIXELS][2] = {};
+                    count<PIXELS>(bits, signs + panel * 9 * g.words() * PANEL, y, x, negative);
+                    float *place = strip + ((y - top) * g.padded() + x) * PANEL;
+                    for (int pixel = 0; pixel < PIXELS; pixel++) {
+                        const __m512i n =
+                            _mm512_set1_epi32(bits.number[y * bits.columns + x + pixel]);
+                        for (int half = 0; half < 2; half++) {
+                            const __m512i twice = _mm512_slli_epi32(negative[pixel][half], 1);
+                            const __m512 sum = _mm512_cvtepi32_ps(_mm512_sub_epi32(n, twice));
+                            _mm512_store_ps(place + pixel * PANEL + half * LANES,
+                                            scale * (c * sum));
+                        }
+                    }
+                }
+            write_strip(strip, panel, top, bottom, g, output);
+        }
+    return true;
 }
 
 static void convolve_binary(PyArrayObject *images, PyArrayObject *filters, PyArrayObject **output,
@@ -172,10 +220,13 @@ static void convolve_binary(PyArrayObject *images, PyArrayObject *filters, PyArr
     {
         pack_signs(signs, g, packed);
 #pragma omp for schedule(dynamic)
-        for (long i = 0; i < count; i++)
-            convolve_image(from + i * g.inputs * g.plane(), packed, H, g,
-                           to + i * g.outputs * g.plane(),
-                           memory + omp_get_thread_num() * g.scratch());
+        for (long i = 0; i < count; i++) {
+            const float *image = from + i * g.inputs * g.plane();
+            float *out = to + i * g.outputs * g.plane();
+            float *scratch = memory + omp_get_thread_num() * g.scratch();
+            if (!counted::available() || !count_image(image, packed, H, g, out, scratch))
+                convolve_image(image, packed, H, g, out, scratch);
+        }
     }
 }
 

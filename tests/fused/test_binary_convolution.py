@@ -92,6 +92,30 @@ def test_integers_are_exact():
     np.testing.assert_array_equal(gradient, expected[1])
 
 
+@pytest.mark.parametrize("values", [(-1, 1), (-1, 0, 1)])
+@pytest.mark.parametrize(("batch", "channels", "filters", "height", "width"), SHAPES)
+def test_binary_images_are_exact(batch, channels, filters, height, width, values):
+    x = np.float32(rng.choice(values, (batch, channels, height, width)))
+    dy = np.float32(rng.choice(values, (batch, filters, height, width)))
+    y, gradient, Wb = convolutions(channels, filters, H=np.float32(1))(x, dy)
+    for result, expected in zip((y, gradient), reference(x, dy, Wb), strict=True):
+        np.testing.assert_array_equal(result, expected)
+
+
+def test_each_image_is_binary_or_not():
+    """Negative zeros are zeros; the middle image has one other value, the last one no value."""
+    x = np.float32(rng.choice([-0.7, -0.0, 0.0, 0.7], (3, 40, 6, 21)))
+    x[1, 39, 5, 20] = 0.5
+    x[2] = 0
+    function = convolutions(40, 5)
+    y, _, Wb = function(x, np.zeros((3, 5, 6, 21), "float32"))
+    expected, _ = reference(x, y, Wb)
+    assert_near(y, expected)
+    counts = np.float32(np.rint(expected[0] / 0.7 / H))
+    assert np.array_equal(y[0], H * (np.float32(0.7) * counts))
+    assert not y[2].any()
+
+
 def test_any_strides_and_numbers_of_images():
     function = convolutions(5, 6)
     x = rng.normal(size=(8, 9, 5, 20)).astype("float32").transpose(3, 2, 0, 1)

@@ -111,6 +111,16 @@ def test_any_strides_and_no_samples():
     assert np.array_equal(W.get_value(), results[0])
 
 
+def test_images_as_rows():
+    function, W = sgd(lambda x: binary(x.reshape((-1, 3, 2, 2))).flatten(2), 12, 5)
+    assert len(fused(function)) == 1
+    rng = np.random.RandomState(5)
+    X = rng.choice(ALL, (8, 12)).astype("float32")
+    dY = rng.normal(size=(8, 5)).astype("float32")
+    function(X, dY)
+    assert_near(W.get_value(), -X.T.astype("float64") @ dY)
+
+
 def test_another_shape():
     function, _ = sgd(binary, 3, 2)
     with pytest.raises(
