@@ -34,6 +34,7 @@ public:
         groups = fused::ceil_div(samples, size);
         if (tabular)
             encode();
+        arrange();
     }
 
     // Calls element(first, n, gradient) for all parts of the gradient: n numbers from its number
@@ -43,7 +44,7 @@ public:
         const long chunk = CHUNK / size; // groups whose tables fit into the fastest cache
 #pragma omp parallel if (rows * columns * samples > 65536)
         {
-            std::vector<__m512> tables(std::min(chunk, groups) * entries), tile(ROWS * PANELS);
+            std::vector<__m512> tables(std::min(chunk, groups) * entries), tile(ROWS * STRIDE);
 #pragma omp for schedule(dynamic) collapse(2)
             for (long block = 0; block < blocks; block++)
                 for (long column = 0; column < columns; column += WIDTH) {
@@ -55,14 +56,15 @@ public:
                     const long first = block * ROWS, n = std::min<long>(ROWS, rows - first);
                     for (long row = 0; row < n; row++)
                         element((first + row) * columns + column, width,
-                                (const float *)&tile[row * PANELS]);
+                                (const float *)&tile[row * STRIDE]);
                 }
         }
     }
 
 private:
-    // A tile of ROWS x WIDTH numbers of the gradient is in the processor's cache when it is used.
-    enum { ROWS = 128, PANELS = 64, WIDTH = PANELS * LANES, CHUNK = 128 };
+    // A tile of ROWS x WIDTH numbers of the gradient is in the processor's cache when it is used. Its
+    // rows are a register further apart, because the cache holds few lines at a distance of 4096 bytes.
+    enum { ROWS = 128, PANELS = 64, STRIDE = PANELS + 1, WIDTH = PANELS * LANES, CHUNK = 128 };
 
     // Sets `magnitude` and how samples are grouped. `tabular` is false if inputs have other values
     // or outputs are not finite: zero times infinity is no zero.
@@ -129,20 +131,26 @@ private:
         });
     }
 
-    __m512 outputs(long sample, long column, long width) const
+    // outputs[panel][sample][LANES], and zeros beyond the samples of the last group.
+    void arrange()
     {
-        if (sample >= samples)
-            return _mm512_setzero_ps();
-        return _mm512_maskz_loadu_ps(lanes(width), dy.data() + sample * columns + column);
+        const long panels = fused::ceil_div(columns, LANES), height = groups * size;
+        outputs.resize(panels * height);
+        fused::parallel(panels, dy.size(), [&](long begin, long end) {
+            for (long panel = begin; panel < end; panel++)
+                for (long sample = 0; sample < samples; sample++)
+                    outputs[panel * height + sample] =
+                        _mm512_maskz_loadu_ps(lanes(columns - panel * LANES),
+                                              dy.data() + sample * columns + panel * LANES);
+        });
     }
 
-    // Sums of a block of rows for LANES units; those of a row are PANELS after those of the row before.
+    // Sums of a block of rows for LANES units; those of a row are STRIDE after those of the row before.
     void sum_panel(long block, long column, long chunk, __m512 *tables, __m512 *sums) const
     {
-        const long width = std::min<long>(LANES, columns - column);
         for (long group = 0; group < groups; group += chunk) {
             const long many = std::min(chunk, groups - group);
-            tabulate(group, many, column, width, tables);
+            tabulate(outputs.data() + (column / LANES * groups + group) * size, many, tables);
             if (tabular)
                 add(block, group, many, tables, sums);
             else
@@ -150,14 +158,14 @@ private:
         }
     }
 
-    // The tables of `many` groups for the units from `column` on.
-    void tabulate(long group, long many, long column, long width, __m512 *table) const
+    // The tables of `many` groups of outputs.
+    void tabulate(const __m512 *output, long many, __m512 *table) const
     {
         const __m512 c = _mm512_set1_ps(tabular ? magnitude : 1);
-        for (long sample = group * size; sample < (group + many) * size; sample += size) {
+        for (long group = 0; group < many; group++, output += size) {
             __m512 y[4];
             for (long i = 0; i < size; i++)
-                y[i] = c * outputs(sample + i, column, width);
+                y[i] = c * output[i];
             if (size == 4) {
                 const __m512 low[4] = {y[0] + y[1], y[1] - y[0], y[0] - y[1], -y[0] - y[1]};
                 const __m512 high[4] = {y[2] + y[3], y[3] - y[2], y[2] - y[3], -y[2] - y[3]};
@@ -183,7 +191,7 @@ private:
             __m512 sum[TOGETHER];
 #pragma GCC unroll 8
             for (int i = 0; i < TOGETHER; i++)
-                sum[i] = sums[(row + i) * PANELS];
+                sum[i] = sums[(row + i) * STRIDE];
             const float *table = (const float *)tables;
             for (long g = 0; g < many; g++, table += entries * LANES)
 #pragma GCC unroll 8
@@ -191,7 +199,7 @@ private:
                     sum[i] += _mm512_load_ps(table + code[g * ROWS + row + i]);
 #pragma GCC unroll 8
             for (int i = 0; i < TOGETHER; i++)
-                sums[(row + i) * PANELS] = sum[i];
+                sums[(row + i) * STRIDE] = sum[i];
         }
     }
 
@@ -200,10 +208,10 @@ private:
     {
         for (long row = 0; row < ROWS; row++) {
             const float *from = x.data() + sample * rows + std::min(block * ROWS + row, rows - 1);
-            __m512 sum = sums[row * PANELS];
+            __m512 sum = sums[row * STRIDE];
             for (long s = 0; s < many; s++)
                 sum += _mm512_set1_ps(from[s * rows]) * y[s];
-            sums[row * PANELS] = sum;
+            sums[row * STRIDE] = sum;
         }
     }
 
@@ -212,6 +220,7 @@ private:
     bool tabular;
     float magnitude;
     std::vector<uint16_t> codes;
+    std::vector<__m512> outputs;
 };
 
 } // namespace update
