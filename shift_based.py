@@ -20,24 +20,13 @@ import fused
 class _AP2(UnaryScalarOp):
     """See `ap2`."""
 
-    # The sign and exponent of a float32 alone are a power of two. The mantissa of sqrt(2) is
-    # 0x3504F3; adding 0x4AFB0C carries every larger mantissa into the exponent.
+    # See kernels/ap2.h.
     def impl(self, x):
         bits = np.float32(x).view(np.uint32) + np.uint32(0x4AFB0C)
         return (bits & np.uint32(0xFF800000)).view(np.float32)
 
-    # A function, because the compiler does not vectorize a loop in whose body memory is copied.
     def c_support_code(self):
-        return """
-        static inline npy_float32 ap2(npy_float32 x)
-        {
-            npy_uint32 bits;
-            memcpy(&bits, &x, sizeof bits);
-            bits = (bits + 0x4AFB0Cu) & 0xFF800000u;
-            memcpy(&x, &bits, sizeof bits);
-            return x;
-        }
-        """
+        return (fused.KERNELS / "ap2.h").read_text()
 
     def c_code(self, node, name, inputs, outputs, sub):
         return f"{outputs[0]} = ap2({inputs[0]});"
@@ -117,6 +106,14 @@ class ShiftBatchNormLayer(lasagne.layers.Layer):
         by the statistics of the batch and updates the running statistics.
         """
         pattern = ["x", 0, *["x"] * (input.ndim - 2)]
+        identity = lasagne.nonlinearities.identity
+        if not deterministic and fused.normalization.applicable(
+            input, self.gamma, self.beta, self.axes, identity
+        ):
+            y, *batch = fused.shift_batch_norm(input, self.gamma, self.beta, self.epsilon)
+            running = (self.mean, self.inv_std)
+            moved = (fused.tracked(*pair, self.alpha) for pair in zip(running, batch, strict=True))
+            return y + 0 * sum(moved).dimshuffle(pattern)
         beta, gamma = self.beta.dimshuffle(pattern), self.gamma.dimshuffle(pattern)
         if deterministic:
             centered = input - self.mean.dimshuffle(pattern)

@@ -16,10 +16,18 @@ import original_stack
 from . import gradient, pooling, product, update
 from .binarization import PhiloxStream, binarize
 from .convolution import conv3x3
-from .normalization import batch_norm, moments, normalized_axes, take_over, tracked
-from .op import disabled, enabled
+from .normalization import (
+    batch_norm,
+    moments,
+    normalized_axes,
+    shift_batch_norm,
+    take_over,
+    tracked,
+)
+from .op import KERNELS, disabled, enabled
 
 __all__ = [
+    "KERNELS",
     "PhiloxStream",
     "batch_norm",
     "binarize",
@@ -31,6 +39,7 @@ __all__ = [
     "normalized_axes",
     "pooling",
     "product",
+    "shift_batch_norm",
     "take_over",
     "tracked",
     "update",

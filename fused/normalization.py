@@ -1,6 +1,7 @@
-"""Batch normalization and a rectifier in one pass, forward and backward.
+"""Batch normalization and a rectifier in one pass, forward and backward; shift-based batch
+normalization.
 
-Reference: the plain expressions in `batch_norm`, and their gradients by Theano.
+Reference: the plain expressions in `batch_norm` and `shift_based`, and their gradients by Theano.
 """
 
 import numpy as np
@@ -16,26 +17,8 @@ from .op import Op, check, enabled
 
 
 class _Normalization(Op):
-    __props__ = ("epsilon", "on_variance", "rectify")
-    source = "normalization.cpp"
-    # Values at run time, not constants in the code, so that all such ops share compiled code.
-    params_type = ParamsType(epsilon=float64, on_variance=bool_t, rectify=bool_t)
-
-    def __init__(self, epsilon, on_variance, rectify):
-        self.epsilon = epsilon
-        self.on_variance = on_variance
-        self.rectify = rectify
-
-
-class BatchNorm(_Normalization):
     """Maps float32 x (batch, channels, ...), gamma and beta (channels,) to y, of the shape of x,
-    and the mean and standard deviation (channels,) of x.
-
-    y is gamma (x - mean) / s + beta, rectified if `rectify`; s is sqrt(std^2 + epsilon) if
-    `on_variance`, otherwise std + epsilon.
-    """
-
-    function = "normalization::forward"
+    and two statistics of x (channels,)."""
 
     def make_node(self, x, gamma, beta):
         if x.ndim < 2:
@@ -52,6 +35,43 @@ class BatchNorm(_Normalization):
     def connection_pattern(self, node):
         return [[True, False, False]] * 3
 
+
+class _NormalizationGrad(Op):
+    """Maps the gradient with respect to y, x, gamma and others to the gradients with respect to x,
+    gamma and beta."""
+
+    def make_node(self, dy, x, gamma, *others):
+        dy = T.patternbroadcast(T.cast(dy, "float32"), x.broadcastable)
+        outputs = [x.type(), gamma.type(), gamma.type()]
+        return theano.Apply(self, [dy, x, gamma, *others], outputs)
+
+    def infer_shape(self, node, shapes):
+        return [shapes[1], shapes[2], shapes[2]]
+
+
+class _Options:
+    """How `BatchNorm` normalizes. Values at run time, not constants in the code, so that all such
+    ops share compiled code."""
+
+    __props__ = ("epsilon", "on_variance", "rectify")
+    source = "normalization.cpp"
+    params_type = ParamsType(epsilon=float64, on_variance=bool_t, rectify=bool_t)
+
+    def __init__(self, epsilon, on_variance, rectify):
+        self.epsilon = epsilon
+        self.on_variance = on_variance
+        self.rectify = rectify
+
+
+class BatchNorm(_Options, _Normalization):
+    """Normalizes by the mean and standard deviation of x, which are the statistics.
+
+    y is gamma (x - mean) / s + beta, rectified if `rectify`; s is sqrt(std^2 + epsilon) if
+    `on_variance`, otherwise std + epsilon.
+    """
+
+    function = "normalization::forward"
+
     def grad(self, inputs, output_grads):
         x, gamma, beta = inputs
         _, mean, std = self(x, gamma, beta)
@@ -60,18 +80,35 @@ class BatchNorm(_Normalization):
         )
 
 
-class BatchNormGrad(_Normalization):
-    """Maps the gradient with respect to y to the gradients with respect to x, gamma and beta."""
+class BatchNormGrad(_Options, _NormalizationGrad):
+    """The gradients of `BatchNorm`. The others are beta, mean and std."""
 
     function = "normalization::backward"
 
-    def make_node(self, dy, x, gamma, beta, mean, std):
-        dy = T.patternbroadcast(T.cast(dy, "float32"), x.broadcastable)
-        outputs = [x.type(), gamma.type(), gamma.type()]
-        return theano.Apply(self, [dy, x, gamma, beta, mean, std], outputs)
 
-    def infer_shape(self, node, shapes):
-        return [shapes[1], shapes[2], shapes[2]]
+class ShiftBatchNorm(_Normalization):
+    """Shift-based batch normalization: the statistics are the mean and the inverse standard
+    deviation. Reference: :class:`shift_based.ShiftBatchNormLayer`."""
+
+    __props__ = ("epsilon",)
+    source = "shift_normalization.cpp"
+    function = "normalization::shift_forward"
+    params_type = ParamsType(epsilon=float64)
+
+    def __init__(self, epsilon):
+        self.epsilon = epsilon
+
+    def grad(self, inputs, output_grads):
+        x, gamma, beta = inputs
+        _, mean, inv_std = self(x, gamma, beta)
+        return ShiftBatchNormGrad()(output_grads[0], x, gamma, mean, inv_std)
+
+
+class ShiftBatchNormGrad(_NormalizationGrad):
+    """The gradients of `ShiftBatchNorm`. The others are mean and inv_std."""
+
+    source = "shift_normalization.cpp"
+    function = "normalization::shift_backward"
 
 
 def applicable(x, gamma, beta, axes, nonlinearity):
@@ -110,6 +147,12 @@ def batch_norm(x, gamma, beta, epsilon, on_variance, nonlinearity):
     )
     along_channels = ["x", 0, *["x"] * (x.ndim - 2)]
     return y, (mean + bias).dimshuffle(along_channels), std.dimshuffle(along_channels)
+
+
+def shift_batch_norm(x, gamma, beta, epsilon):
+    """Shift-based batch normalization of x (batch, channels, ...): y, and mean and inv_std
+    (channels,) as in :class:`shift_based.ShiftBatchNormLayer`."""
+    return ShiftBatchNorm(float(epsilon))(x, gamma, beta)
 
 
 def moments(x):

@@ -47,8 +47,10 @@ def test_gradient_of_ap2_is_one():
     assert gradient(np.float32([0.7, -5])).tolist() == [3, 3]
 
 
+@pytest.mark.parametrize("fused", [0, 1])
 @pytest.mark.parametrize("shape", [(8, 5), (4, 5, 3, 2)])
-def test_batch_normalization(shape):
+def test_batch_normalization(shape, fused, monkeypatch):
+    monkeypatch.setenv("BINARYCONNECT_FUSED", str(fused))
     rng = np.random.RandomState(3)
     values = np.float32(rng.normal(2, 3, shape))
     layer = shift_based.ShiftBatchNormLayer((None, *shape[1:]), alpha=0.25)

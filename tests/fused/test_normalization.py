@@ -10,12 +10,17 @@ from lasagne.nonlinearities import identity, rectify
 from theano.tensor.signal.pool import pool_2d
 
 from batch_norm import BatchNormLayer, CumulativeBatchNormLayer
-from fused.normalization import BatchNorm
+from fused.normalization import BatchNorm, ShiftBatchNorm
+from shift_based import ShiftBatchNormLayer
 
 KINDS = {
     "released": lambda shape, f: BatchNormLayer(shape, epsilon=1e-4, alpha=0.25, nonlinearity=f),
     "published": lambda shape, f: CumulativeBatchNormLayer(shape, epsilon=1e-4, nonlinearity=f),
 }
+
+
+def shift_based(shape, nonlinearity):
+    return ShiftBatchNormLayer(shape, epsilon=1e-4, alpha=0.25)
 
 
 def tensor(ndim):
@@ -27,13 +32,13 @@ def both(monkeypatch):
     """Builds (function, layer) twice, fused and plain: function(x, dy) is the output of a layer of
     that kind and the gradients of x, gamma and beta, given that of the output."""
 
-    def build(kind, shape, nonlinearity=identity):
+    def build(kind, shape, nonlinearity=identity, op=BatchNorm):
         built = []
         rng = np.random.RandomState(1)
         gamma, beta = rng.uniform(-2, 2, (2, shape[1])).astype("float32")
         for switch in ("1", "0"):
             monkeypatch.setenv("BINARYCONNECT_FUSED", switch)
-            layer = KINDS[kind]((None, *shape[1:]), nonlinearity)
+            layer = KINDS.get(kind, kind)((None, *shape[1:]), nonlinearity)
             layer.gamma.set_value(gamma.reshape(layer.gamma.get_value().shape))
             layer.beta.set_value(beta.reshape(layer.beta.get_value().shape))
             x, dy = tensor(len(shape)), tensor(len(shape))
@@ -41,7 +46,7 @@ def both(monkeypatch):
             grads = theano.grad(None, [x, layer.gamma, layer.beta], known_grads={y: dy})
             function = theano.function([x, dy], [y, *grads])
             nodes = function.maker.fgraph.apply_nodes
-            assert any(isinstance(node.op, BatchNorm) for node in nodes) == (switch == "1")
+            assert any(isinstance(node.op, op) for node in nodes) == (switch == "1")
             built.append((function, layer))
         return built
 
@@ -71,6 +76,31 @@ def test_equals_the_plain_layer(both, kind, shape, nonlinearity):
             assert_near(a, b)
     for a, b in zip(layer.get_params(), plain_layer.get_params(), strict=True):
         assert_near(a.get_value(), b.get_value(), 1e-6)
+
+
+@pytest.mark.parametrize("shape", FLAT + IMAGES)
+def test_shift_based_output_is_that_of_the_plain_layer(both, shape):
+    (fused, layer), (plain, plain_layer) = both(shift_based, shape, op=ShiftBatchNorm)
+    for seed in (0, 1):
+        x, dy = data(shape, seed)
+        (y, *gradients), (expected, *others) = fused(x, dy), plain(x, dy)
+        assert np.array_equal(y, expected)
+        for a, b in zip(gradients, others, strict=True):
+            assert a.dtype == np.float32
+            assert_near(a, b)
+    for a, b in zip(layer.get_params(), plain_layer.get_params(), strict=True):
+        assert np.array_equal(a.get_value(), b.get_value())
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_shift_based_special_values_stay_in_their_channel(both, value):
+    (fused, _), (plain, _) = both(shift_based, (6, 4), op=ShiftBatchNorm)
+    x, dy = data((6, 4))
+    x[2, 1] = value
+    with np.errstate(invalid="ignore"):
+        results = zip(fused(x, dy), plain(x, dy), strict=True)
+    for a, b in results:
+        assert np.array_equal(np.isfinite(a), np.isfinite(b))
 
 
 @pytest.mark.parametrize("kind", KINDS)
