@@ -71,8 +71,12 @@ def report(options):
         readme, command = original_stack.ROOT / "README.md", "./reproduce report"
         update_block(readme, command, block)
         update_block(readme, f"{command}: memory and disk", memory_and_disk(evidence.scale))
-    page_path, count = printable(results / "README.md"), len(evidence.notes)
-    print(f"{page_path}: {len(evidence.runs)} runs, {count} notes")
+    runs, notes = _number(evidence.runs, "run"), _number(evidence.notes, "note")
+    print(f"{printable(results / 'README.md')}: {runs}, {notes}")
+
+
+def _number(things, name):
+    return f"{len(things)} {name}{'s' * (len(things) != 1)}"
 
 
 def _start(path):

@@ -36,7 +36,7 @@ def drawn(monkeypatch):
 def test_the_same_runs_give_the_same_files(tmp_path, capsys):
     add_run(tmp_path)
     assert report.main(["--results", str(tmp_path)]) == 0
-    assert capsys.readouterr() == (f"{tmp_path}/README.md: 1 runs, 0 notes\n", "")
+    assert capsys.readouterr() == (f"{tmp_path}/README.md: 1 run, 0 notes\n", "")
     first = contents(tmp_path)
     assert {path.name for path in first if path.parent.name == "figures"} == {
         f"{name}.{suffix}"

@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import types
 
 import lasagne
@@ -30,7 +31,8 @@ NETWORKS = [
 ]
 
 
-def sets(name, hp):
+@functools.cache
+def sets(name, lcn=None):
     """The data set of random pixels as trained on, the same with inputs="signed", and the pixels of
     the test set."""
     rng = np.random.RandomState(0)
@@ -45,7 +47,7 @@ def sets(name, hp):
         inputs = [preprocessing.whiten(part, *zca) for part in contrast]
     else:
         contrast = [preprocessing.global_contrast_normalize(part) for part in pixels]
-        channels = None if hp.lcn == "all-channels" else [0]
+        channels = None if lcn == "all-channels" else [0]
         inputs = [preprocessing.local_contrast_normalize(part, channels) for part in contrast]
 
     def dataset(parts):
@@ -82,7 +84,7 @@ def trained_run(hp, build_network, dataset):
     ids=[f"{name}-{hp.protocol}-{hp.method}" for name, hp, _ in NETWORKS],
 )
 def test_round_trip(tmp_path, capsys, name, hp, build_network):
-    dataset, raw, pixels = sets(name, hp)
+    dataset, raw, pixels = sets(name, getattr(hp, "lcn", None))
     made, unequal = export.export(trained_run(hp, build_network, dataset), dataset, raw)
     assert unequal == 0
     classes = made.predict(pixels)
@@ -105,7 +107,7 @@ def test_round_trip(tmp_path, capsys, name, hp, build_network):
 
 def test_command(tmp_path, capsys, monkeypatch):
     hp = dataclasses.replace(mnist.PAPER, method="deterministic", **MLP)
-    dataset, raw, pixels = sets("mnist", hp)
+    dataset, raw, pixels = sets("mnist")
     run = trained_run(hp, mnist.build_network, dataset)
     run.path, run.dataset = tmp_path, lambda data: dataset
     monkeypatch.setattr(export, "TrainedRun", lambda path: run)
