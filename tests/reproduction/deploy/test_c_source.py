@@ -197,8 +197,9 @@ def test_figures_of_the_readme():
     (error,) = re.findall(r"test error ([0-9.]+)%", head)
     numbers = {what: n for n, what in re.findall(r"([0-9,]+) (additions|multi|of const)", head)}
     figures = (
-        f"The network in git: test error {error} %, {path.stat().st_size:,} bytes; in C "
-        f"{numbers['of const']} bytes of constants, {numbers['additions']} additions and "
-        f"subtractions and {numbers['multi']} multiplications for an image."
+        f"The network in git: test error {error} %, {path.stat().st_size:,} bytes; in C, "
+        f"which needs only the standard library, {numbers['of const']} bytes of constants, "
+        f"{numbers['additions']} additions and subtractions and {numbers['multi']} multiplications "
+        "for an image."
     )
     assert figures in " ".join((ROOT / "README.md").read_text().split())
