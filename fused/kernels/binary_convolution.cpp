@@ -125,6 +125,16 @@ static inline __attribute__((always_inline)) void add_row(const float *tables, c
     }
 }
 
+// Begins to bring the places of a strip's outputs into the cache. They are planes apart, and would be
+// waited for one by one.
+static void prefetch_strip(long panel, long top, long bottom, const Geometry &g,
+                           const float *output)
+{
+    for (long c = panel * PANEL; c < std::min((panel + 1) * PANEL, g.outputs); c++)
+        for (long i = top * g.width; i < bottom * g.width; i += CACHE_LINE)
+            __builtin_prefetch(output + c * g.plane() + i, 1, 2);
+}
+
 // Writes a strip, BAND rows of the outputs of a panel, channels last.
 static void write_strip(const float *strip, long panel, long top, long bottom, const Geometry &g,
                         float *output)
@@ -148,6 +158,7 @@ static void convolve_image(const float *image, const uint32_t *signs, float H, c
         for (; made < std::min(bottom + 1, g.height); made++)
             make_tables(image + made * g.width, g, tables + made % (BAND + 2) * size);
         for (long panel = 0; panel < g.panels(); panel++) {
+            prefetch_strip(panel, top, bottom, g, output);
             for (long y = top; y < bottom; y++)
                 for (long x = 0; x < g.width; x += PIXELS) {
                     __m512 sums[PIXELS][2] = {};
@@ -179,6 +190,7 @@ count_image(const float *image, const uint32_t *signs, float H, const Geometry &
     for (long panel = 0; panel < g.panels(); panel++)
         for (long top = 0; top < g.height; top += BAND) {
             const long bottom = std::min(top + BAND, g.height);
+            prefetch_strip(panel, top, bottom, g, output);
             for (long y = top; y < bottom; y++)
                 for (long x = 0; x < g.width; x += PIXELS) {
                     __m512i negative[PIXELS][2] = {};
