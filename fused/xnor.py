@@ -3,9 +3,9 @@ al., 2016, arXiv:1602.02830, section 1.5 and Algorithms 4 and 5), exact for rows
 
 A bit is 1 for +1 and 0 for -1. A uint64 word holds 64 bits: bit i of a row is in word i // 64, and
 bits beyond the end are 0. A product of n signs is n - 2 popcount(x xor w) (kernels/xnor/counts.h).
-There are kernels for AVX-512 with VPOPCNTDQ, for AVX2 and in plain C++; the fastest that the
-processor has is used unless BINARYCONNECT_XNOR=avx512|avx2|plain chooses another. References: the
-products of integers that the docstrings name.
+There are kernels for AVX-512 with VPOPCNTDQ, for AVX-512 without it, for AVX2 and in plain C++;
+the fastest that the processor has is used unless BINARYCONNECT_XNOR=avx512|avx512bw|avx2|plain
+chooses another. References: the products of integers that the docstrings name.
 """
 
 from original_stack import machine
@@ -19,7 +19,12 @@ from theano.scalar import int64
 from .op import Op, check
 
 PANEL = 8
-KERNELS = {"avx512": ("avx512f", "avx512_vpopcntdq"), "avx2": ("avx2",), "plain": ()}
+KERNELS = {
+    "avx512": ("avx512f", "avx512_vpopcntdq"),
+    "avx512bw": ("avx512f", "avx512bw"),
+    "avx2": ("avx2",),
+    "plain": (),
+}
 
 
 def kernels():

@@ -73,14 +73,15 @@ def convolution(x, W):
 
 def test_kernels_of_this_processor(kernels):
     flags = re.search(r"^flags.*", Path("/proc/cpuinfo").read_text(), re.MULTILINE)[0].split()
-    expected = ["", *["avx512"] * ("avx512_vpopcntdq" in flags), *["avx2"] * ("avx2" in flags)]
-    assert kernels == [*expected, "plain"]
+    instructions = {"avx512": "avx512_vpopcntdq", "avx512bw": "avx512bw", "avx2": "avx2"}
+    expected = [kernel for kernel, needed in instructions.items() if needed in flags]
+    assert kernels == ["", *expected, "plain"]
 
 
 def test_other_kernels():
     bits = np.zeros((1, 1), np.uint64)
     function = compiled(xnor.dot(bits, xnor.panels(bits), 1, 1))
-    with pytest.raises(ValueError, match="^BINARYCONNECT_XNOR is 'neon', expected avx512, avx2 or"):
+    with pytest.raises(ValueError, match="^BINARYCONNECT_XNOR is 'neon', expected avx512, avx"):
         with_kernel("neon", function)
 
 
@@ -132,6 +133,32 @@ def test_counts_do_not_overflow(kernels, rows):
     pixels = np.full((rows, inputs), 255, "uint8")
     planes = xnor.planes(pixels)
     assert_each_gives(kernels, xnor.dot(planes, panels, inputs, units), 255 * expected)
+
+
+# Beside the edges of blocks of rows (32, 128, 256), of pairs, of vectors of units (32, 96, 512) and
+# of words that are summed together (3, 64, 1023).
+EDGES = [
+    *((rows, 200, 70) for rows in (31, 32, 33, 34, 127, 129, 255, 257)),
+    *((40, 200, units) for units in (1, 31, 33, 95, 97, 129, 255, 256, 257, 511, 513, 1025)),
+    *(
+        (33, 64 * words - odd, 260)
+        for words in (1, 2, 3, 4, 15, 16, 17, 63, 64, 65)
+        for odd in (0, 1)
+    ),
+    *((32, 64 * words, 300) for words in (1022, 1023, 1024, 1025)),
+]
+
+
+@pytest.mark.parametrize("all_differ", [False, True])
+@pytest.mark.parametrize(("rows", "inputs", "units"), EDGES)
+def test_edges_of_blocks(kernels, rows, inputs, units, all_differ):
+    random = np.random.RandomState(rows + inputs + units)
+    x, W = signs(random, rows, inputs), signs(random, units, inputs)
+    if all_differ:
+        x, W = np.ones_like(x), -np.ones_like(W)
+    panels = xnor.panels(xnor.pack_bits(W > 0))
+    output = xnor.dot(xnor.pack_bits(x > 0), panels, inputs, units)
+    assert_each_gives(kernels, output, np.float64(x) @ W.T)
 
 
 IMAGES = st.tuples(st.integers(1, 3), st.integers(1, 9), st.integers(1, 9))  # batch, rows, columns

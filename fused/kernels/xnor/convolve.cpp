@@ -16,7 +16,7 @@ namespace xnor
 //     6 2 2 10                                          14
 struct Patches {
     long height, width, words, planes; // words of a plane of a patch
-    long scratch() const { return BLOCK_ROWS * planes * words; }
+    long scratch(long n) const { return n * planes * words; }
     long row_class(long pixel) const
     {
         const long column = pixel % width, row = pixel / width % height;
@@ -64,13 +64,13 @@ struct BitPatches : Patches {
 struct PixelPatches : Patches {
     const uint8_t *data;
     long channels;
-    long scratch() const
+    long scratch(long n) const
     {
-        return Patches::scratch() + 8 * words; // the bytes of a patch
+        return Patches::scratch(n) + 8 * words; // the bytes of a patch
     }
     const uint64_t *rows(long first, long end, uint64_t *scratch) const
     {
-        uint8_t *bytes = (uint8_t *)(scratch + Patches::scratch());
+        uint8_t *bytes = (uint8_t *)(scratch + Patches::scratch(end - first));
         const long area = height * width;
         for (long pixel = first; pixel < end; pixel++) {
             for (int tap = 0; tap < 9; tap++) {

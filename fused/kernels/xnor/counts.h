@@ -8,7 +8,7 @@
 // Bit i of a row is in word i / 64; bits beyond the end are 0. Weights are in panels of PANEL
 // units, [panels][words][PANEL]. A vector holds one word of each of PANEL units and is compared
 // with one word of a row, so that counts need no sum over lanes, and rows of any length waste
-// nothing.
+// nothing. These are the kernels for few rows; tables.h and slices.h have those for many.
 #pragma once
 
 #include "../common.h"
@@ -28,6 +28,18 @@ enum { ROWS = 4, WIDE = 4 }; // a tile of ROWS rows by WIDE panels stays in regi
 // row.
 typedef void (*Tile)(const uint64_t *rows, long stride, long planes, long words,
                      const uint64_t *panels, int32_t *counts);
+
+// Products of many rows with many panels: subtracts from `out`, rows of `stride` numbers of which
+// this block has `units`, twice the number of bits that differ; plane p counts 2^p times. Rows of
+// `planes` times `words` words lie one after the other.
+struct Block {
+    const uint64_t *rows;
+    long n, planes, words;
+    const uint64_t *panels;
+    long number; // of panels
+    int32_t *out;
+    long stride, units;
+};
 
 template <int R, int U>
 static void count_plain(const uint64_t *rows, long stride, long planes, long words,
@@ -134,37 +146,5 @@ count_avx2(const uint64_t *rows, long stride, long planes, long words, const uin
     }
 }
 #endif
-
-// Kernels from the fastest to the one that every processor has.
-struct Kernel {
-    const char *name;
-    bool available;
-    Tile tiles[4]; // ROWS x WIDE, ROWS x 1, 1 x WIDE and 1 x 1 rows and panels
-};
-#define TILES(count) {count<ROWS, WIDE>, count<ROWS, 1>, count<1, WIDE>, count<1, 1>}
-
-// The kernel that the environment variable BINARYCONNECT_XNOR names, otherwise the fastest one that
-// the processor can run.
-static const Kernel &chosen_kernel()
-{
-#ifdef __x86_64__
-    __builtin_cpu_init();
-#endif
-    static const Kernel kernels[] = {
-#ifdef __x86_64__
-        {"avx512", __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vpopcntdq"),
-         TILES(count_avx512)},
-        {"avx2", bool(__builtin_cpu_supports("avx2")), TILES(count_avx2)},
-#endif
-        {"plain", true, TILES(count_plain)},
-    };
-    const char *wanted = getenv("BINARYCONNECT_XNOR");
-    for (const Kernel &kernel : kernels)
-        if (kernel.available && (!wanted || !*wanted || strcmp(wanted, kernel.name) == 0))
-            return kernel;
-    fused::raise_value_error("BINARYCONNECT_XNOR is '%s', expected avx512, avx2 or plain, of which "
-                             "this processor has the instructions",
-                             wanted);
-}
 
 } // namespace xnor

@@ -8,7 +8,7 @@ namespace xnor
 struct Rows {
     const uint64_t *data;
     long planes, stride;
-    long scratch() const { return 0; }
+    long scratch(long) const { return 0; }
     const uint64_t *rows(long first, long, uint64_t *) const { return data + first * stride; }
     long row_class(long) const { return 0; }
 };

@@ -23,7 +23,7 @@ from fused import xnor
 from reproduction.datasets.dataset import Dataset, Split
 from reproduction.deploy import export, predict
 
-KERNELS = ("", "avx512", "avx2", "plain")
+KERNELS = ("", "avx512", "avx512bw", "avx2", "plain")
 
 
 def convolutional(hp):
@@ -151,8 +151,8 @@ def test_predict_with_another_kernel(tmp_path, capsys, monkeypatch, file):
     monkeypatch.setenv("BINARYCONNECT_XNOR", "neon")
     assert predict.main([str(path), str(tmp_path / "images.npy")]) == 2
     assert capsys.readouterr().err == (
-        "predict: BINARYCONNECT_XNOR is 'neon', expected avx512, avx2 or plain, of which this "
-        "processor has the instructions\n"
+        "predict: BINARYCONNECT_XNOR is 'neon', expected avx512, avx512bw, avx2 or plain, of "
+        "which this processor has the instructions\n"
     )
 
 
