@@ -10,6 +10,7 @@ import original_stack
 import numpy as np
 import pytest
 import theano
+from checks import python
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -292,3 +293,21 @@ def test_memory_stays():
     before = resident()
     calls(1000)
     assert resident() - before < 2**20
+
+
+def test_compiles_where_the_compiler_checks_memcpy(tmp_path):
+    """As Ubuntu's compiler does by itself."""
+    compiler = tmp_path / "g++"
+    compiler.write_text('#!/bin/sh\nexec g++ -D_FORTIFY_SOURCE=2 "$@"\n')
+    compiler.chmod(0o755)
+    code = (
+        "import original_stack, numpy as np, theano\n"
+        "from fused import xnor\n"
+        "bits = xnor.pack_bits(np.ones((40, 100), 'int8'))\n"
+        "product = xnor.dot(theano.shared(bits), theano.shared(xnor.panels(bits)), 100, 40)\n"
+        "print(np.unique(theano.function([], product)()))"
+    )
+    done = python(
+        "-c", code, THEANO_FLAGS=f"cxx={compiler}", BINARYCONNECT_CACHE=str(tmp_path / "cache")
+    )
+    assert done.stdout == "[100]\n", done.stderr
