@@ -32,6 +32,24 @@ NETWORKS = [
 
 
 @functools.cache
+def _fit_zca(images, dtype, shape):
+    return fit_zca(np.frombuffer(images, dtype).reshape(shape))
+
+
+fit_zca = preprocessing.fit_zca
+
+
+@pytest.fixture(autouse=True)
+def zca_of_the_same_images_only_once(monkeypatch):
+    """Its decomposition takes ten seconds."""
+
+    def fit(images):
+        return _fit_zca(images.tobytes(), images.dtype, images.shape)
+
+    monkeypatch.setattr(preprocessing, "fit_zca", fit)
+
+
+@functools.cache
 def sets(name, lcn=None):
     """The data set of random pixels as trained on, the same with inputs="signed", and the pixels of
     the test set."""
