@@ -1,8 +1,6 @@
 """What all tests share: the original stack, before anything imports Theano."""
 
-import hashlib
 import os
-import shutil
 from pathlib import Path
 
 import original_stack
@@ -12,38 +10,9 @@ import formats
 import numpy as np
 import pytest
 
-
-def share_modules(folder):
-    """Take modules that Theano would compile from `folder`, if another worker has compiled them.
-    Most are needed by all workers."""
-    from theano.gof import cmodule
-
-    compile_str = cmodule.GCC_compiler.compile_str
-
-    def take_or_compile(module_name, src_code, location, **options):
-        # The name of a module, which is in its code, depends on the versions of its ops.
-        key = repr((cmodule.config.cxx, src_code, sorted(options.items())))
-        stored = folder / hashlib.sha256(key.encode()).hexdigest()
-        library = Path(location, f"{module_name}.{cmodule.get_lib_extension()}")
-        if stored.exists():
-            shutil.copy(stored, library)
-            Path(location, "__init__.py").touch()
-            return cmodule.dlimport(str(library))
-        module = compile_str(module_name, src_code, location, **options)
-        copy = stored.with_suffix(f".{os.getpid()}")
-        shutil.copy(library, copy)
-        copy.replace(stored)
-        return module
-
-    folder.mkdir(parents=True, exist_ok=True)
-    cmodule.GCC_compiler.compile_str = staticmethod(take_or_compile)
-
-
 WORKER = os.environ.get("PYTEST_XDIST_WORKER")
 if WORKER:  # compiles in a folder of its own, so that it never waits for another
-    tests = cache_directory() / "tests"
-    os.environ["BINARYCONNECT_CACHE"] = str(tests / WORKER)
-    share_modules(tests / "modules")
+    os.environ["BINARYCONNECT_CACHE"] = str(cache_directory() / "tests" / WORKER)
 
 GOLDEN = Path(__file__).parent / "golden"
 
