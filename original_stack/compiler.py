@@ -15,8 +15,8 @@ _HEADERS = """#include <Python.h>
 #include <numpy/arrayobject.h>
 #include <numpy/arrayscalars.h>
 """
-# The flags of single modules that change how headers are read.
-SHARED = ("-fopenmp", "-U_FORTIFY_SOURCE")
+# The flags of our ops (see fused/op.py) that change what the headers define.
+_HEADER_FLAGS = ("-fopenmp", "-U_FORTIFY_SOURCE")
 
 
 class CompilerLoader(importlib.machinery.SourceFileLoader):
@@ -27,7 +27,7 @@ class CompilerLoader(importlib.machinery.SourceFileLoader):
         compile_str = module.GCC_compiler.compile_str
 
         def compile_with_headers(*args, preargs=(), **kwargs):
-            headers = _headers(module, [flag for flag in preargs if flag in SHARED])
+            headers = _headers(module, [flag for flag in preargs if flag in _HEADER_FLAGS])
             return compile_str(*args, preargs=[*preargs, "-include", str(headers)], **kwargs)
 
         module.GCC_compiler.compile_str = staticmethod(compile_with_headers)

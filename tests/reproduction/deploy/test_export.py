@@ -31,12 +31,12 @@ NETWORKS = [
 ]
 
 
-@functools.cache
-def _fit_zca(images, dtype, shape):
-    return fit_zca(np.frombuffer(images, dtype).reshape(shape))
-
-
 fit_zca = preprocessing.fit_zca
+
+
+@functools.cache
+def fit_zca_once(images, dtype, shape):
+    return fit_zca(np.frombuffer(images, dtype).reshape(shape))
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +44,7 @@ def zca_of_the_same_images_only_once(monkeypatch):
     """Its decomposition takes ten seconds."""
 
     def fit(images):
-        return _fit_zca(images.tobytes(), images.dtype, images.shape)
+        return fit_zca_once(images.tobytes(), images.dtype, images.shape)
 
     monkeypatch.setattr(preprocessing, "fit_zca", fit)
 
