@@ -22,6 +22,8 @@ def interrupted(tmp_path, *arguments):
         stderr=subprocess.PIPE,
         text=True,
         cwd=tmp_path,
+        # A shell's & ignores Ctrl-C, and what it starts would too.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout.readline() == "importing\n"
     process.send_signal(signal.SIGINT)
