@@ -5,8 +5,8 @@
 The steps are mnist-adam (MNIST's network of 3 x 1024, batches of 200, Adam with scaling and
 clipping), mnist-published (the same network by the published protocol), cifar10 and svhn (the
 published networks), all stochastic, and those of Binarized Neural Networks: mnist-bnn and
-cifar10-bnn (protocol bnn-theano) and mnist-bnn-torch7 (protocol bnn-torch7, which PyTorch is not
-timed for). Rivals take turns of a quarter of a second, and ratios are taken within a turn. The
+cifar10-bnn (protocol bnn-theano) and mnist-bnn-torch7 (protocol bnn-torch7, without PyTorch).
+Rivals take turns of a quarter of a second, and ratios are taken within a turn. The
 command prints a table, and writes results/benchmarks/<step>.json and the table in
 results/benchmarks/README.md.
 """
