@@ -1,6 +1,8 @@
 """What all tests share: the original stack, before anything imports Theano."""
 
+import hashlib
 import os
+import shutil
 from pathlib import Path
 
 import original_stack
@@ -13,6 +15,30 @@ import pytest
 WORKER = os.environ.get("PYTEST_XDIST_WORKER")
 if WORKER:  # compiles in a folder of its own, so that it never waits for another
     os.environ["BINARYCONNECT_CACHE"] = str(cache_directory() / "tests" / WORKER)
+
+
+@pytest.fixture(scope="session", autouse=WORKER is not None)
+def modules_compiled_once(tmp_path_factory):
+    """A worker copies a module that another worker of the same run has compiled."""
+    from theano.gof import cmodule
+
+    compile_str = cmodule.GCC_compiler.compile_str
+    shared = tmp_path_factory.getbasetemp().parent  # of all workers
+
+    def compile_or_copy(module_name, src_code, location=None, **options):
+        key = hashlib.sha256(repr((module_name, src_code, options)).encode()).hexdigest()
+        module, copy = Path(location) / f"{module_name}.so", shared / f"{key}.so"
+        if copy.exists():
+            shutil.copyfile(copy, module)
+            return cmodule.dlimport(str(module)) if options.get("py_module", True) else None
+        compiled = compile_str(module_name, src_code, location, **options)
+        whole = tmp_path_factory.getbasetemp() / copy.name  # before others see it
+        shutil.copyfile(module, whole)
+        whole.replace(copy)
+        return compiled
+
+    cmodule.GCC_compiler.compile_str = staticmethod(compile_or_copy)
+
 
 GOLDEN = Path(__file__).parent / "golden"
 
