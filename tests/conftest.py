@@ -2,11 +2,11 @@
 
 import hashlib
 import os
-import shutil
 from pathlib import Path
 
 import original_stack
 from original_stack.cache import cache_directory
+from original_stack.errors import write_atomically
 
 import formats
 import numpy as np
@@ -15,6 +15,8 @@ import pytest
 WORKER = os.environ.get("PYTEST_XDIST_WORKER")
 if WORKER:  # compiles in a folder of its own, so that it never waits for another
     os.environ["BINARYCONNECT_CACHE"] = str(cache_directory() / "tests" / WORKER)
+
+GOLDEN = Path(__file__).parent / "golden"
 
 
 @pytest.fixture(scope="session", autouse=WORKER is not None)
@@ -29,18 +31,13 @@ def modules_compiled_once(tmp_path_factory):
         key = hashlib.sha256(repr((module_name, src_code, options)).encode()).hexdigest()
         module, copy = Path(location) / f"{module_name}.so", shared / f"{key}.so"
         if copy.exists():
-            shutil.copyfile(copy, module)
-            return cmodule.dlimport(str(module)) if options.get("py_module", True) else None
+            module.write_bytes(copy.read_bytes())
+            return cmodule.dlimport(str(module))
         compiled = compile_str(module_name, src_code, location, **options)
-        whole = tmp_path_factory.getbasetemp() / copy.name  # before others see it
-        shutil.copyfile(module, whole)
-        whole.replace(copy)
+        write_atomically(copy, module.read_bytes())
         return compiled
 
     cmodule.GCC_compiler.compile_str = staticmethod(compile_or_copy)
-
-
-GOLDEN = Path(__file__).parent / "golden"
 
 
 @pytest.fixture
