@@ -38,10 +38,11 @@ processor and the commit.
 
 A row is judged by the {confidence:.0%} interval of the difference between our mean and the
 published error. It is *reproduced* if the interval includes zero and lies within {margin:.0%} of
-the published error, which is an equivalence test. If the published figure is a mean over several
-runs, the verdict needs at least {enough} seeds. Runs in reduced settings or on unofficial data
-files are never judged. The [report](README.md#how-to-read) gives the full rule, and the
-differences that a given number of seeds can show.
+the published error, which is an equivalence test. It is *consistent* if the interval includes
+zero, but the published figure is the error of one run and too uncertain for that test. Such a row,
+and one whose published figure is a mean over several runs, needs at least {enough} seeds. Runs in
+reduced settings or on unofficial data files are never judged. The [report](README.md#how-to-read)
+gives the full rule, and the differences that a given number of seeds can show.
 
 ## Results
 
@@ -155,7 +156,7 @@ def _open(compared, epochs):
     """The rows without a verdict, with the number of runs that each lacks and the time of a run."""
     groups = defaultdict(list)
     for c in compared:
-        if c.verdict not in ("reproduced", "differs", "not judged"):
+        if c.verdict not in ("reproduced", "consistent", "differs", "not judged"):
             seconds, threads, _ = time_of_a_run(c, epochs)
             time = f"{duration(seconds)}, {threads_of(threads)}" if seconds else "not measured"
             lacking = max(0, c.enough - len(c.runs)) or "more"

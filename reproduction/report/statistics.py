@@ -9,7 +9,8 @@ import scipy.stats
 from reproduction import published as papers
 
 CONFIDENCE = 0.95
-ENOUGH_RUNS = 3  # if the published figure is a mean over several runs
+ENOUGH_RUNS = 3  # if the published figure is a mean over several runs, or too uncertain
+TEST_IMAGES = {"mnist": 10_000, "cifar10": 10_000, "svhn": 26_032}
 MARGIN = 0.15  # of the published error
 POWER = 0.8  # nominal; in simulations, it is .75 with 3 seeds and .79 with 10
 RULE = """\
@@ -22,8 +23,12 @@ published figure. The interval is Welch's, from the variance over the seeds on e
 side with one run only, it takes the binomial variance of its test error instead.
 
 - *not enough runs*: there are fewer than {enough} runs and the published figure is a mean over
-  several, or the interval includes zero but reaches beyond ±{margin:.0%} of the published error;
+  several or too uncertain, or the interval includes zero but reaches beyond ±{margin:.0%} of the
+  published error;
 - *differs*: the interval excludes zero;
+- *consistent*: the interval includes zero and reaches beyond the margin, and no number of runs here
+  can change that. The published figure is too uncertain: it is the error of one run, whose interval
+  alone is wider than the margin ({uncertain});
 - *reproduced*: otherwise, so the interval lies within the margin. This is an equivalence test: two
   one-sided tests, each at {side:.1%}, reject a difference of {margin:.0%} or more to either side;
 - *not judged*: the paper gives no figure, or does not describe the network (its Table 1);
@@ -63,6 +68,7 @@ def rule():
         margin=MARGIN,
         effect=1 - stochastic / none,
         deviation=math.sqrt(error * (100 - error) / 10000) / error,
+        uncertain="; ".join(c.name for c in comparisons([]) if _too_uncertain(c.published)),
         judged=judged,
         differing=judged * (1 - CONFIDENCE),
     )
@@ -154,7 +160,19 @@ class Comparison:
 
 def enough_runs(published):
     """The smallest number of runs that gives a verdict for a row of published.csv."""
+    if _too_uncertain(published):
+        return ENOUGH_RUNS
     return min(ENOUGH_RUNS, int(published["runs"] or 1))
+
+
+def _too_uncertain(published):
+    """Whether no mean, however precise, would lie within the margin of a published error."""
+    if not published["value"]:
+        return False
+    value = float(published["value"])
+    exact = value, 0, math.inf
+    half = _welch(exact, _published_moments(published, TEST_IMAGES[published["dataset"]]))[1]
+    return half > MARGIN * value
 
 
 def interval(errors, images):
@@ -205,12 +223,15 @@ def difference(errors, images, published):
     difference, half : float
         In percentage points; Welch's interval (see `RULE`).
     """
+    return _welch(_moments(errors, images), _published_moments(published, images))
+
+
+def _published_moments(published, images):
+    """`_moments` of a published error."""
     value, runs = float(published["value"]), int(published["runs"] or 1)
     if runs > 1 and published["spread"]:
-        theirs = value, float(published["spread"]) ** 2 / runs, runs - 1
-    else:
-        theirs = _moments([value], images)
-    return _welch(_moments(errors, images), theirs)
+        return value, float(published["spread"]) ** 2 / runs, runs - 1
+    return _moments([value], images)
 
 
 def _welch(ours, theirs):
@@ -278,7 +299,7 @@ def verdict(errors, images, published):
     Returns
     -------
     str
-        "reproduced", "differs", "not enough runs", "not judged" or "missing".
+        "reproduced", "consistent", "differs", "not enough runs", "not judged" or "missing".
     """
     if not errors:
         return "missing"
@@ -289,8 +310,9 @@ def verdict(errors, images, published):
     delta, half = difference(errors, images, published)
     if abs(delta) > half:
         return "differs"
-    equivalent = abs(delta) + half <= MARGIN * float(published["value"])
-    return "reproduced" if equivalent else "not enough runs"
+    if abs(delta) + half <= MARGIN * float(published["value"]):
+        return "reproduced"
+    return "consistent" if _too_uncertain(published) else "not enough runs"
 
 
 def visible(published, seeds):

@@ -14,9 +14,17 @@ from reproduction.report.statistics import (
     visible,
 )
 
-PUBLISHED = {"label": "BNN", "protocol": "paper", "value": "1.18", "spread": "0.04", "runs": "6"}
-SINGLE = {"protocol": "paper", "value": "8.27", "spread": "", "runs": "1"}
-SMALL = {"protocol": "table1-adam-on", "value": "10.47", "spread": "", "runs": ""}
+PUBLISHED = {
+    "label": "BNN",
+    "dataset": "mnist",
+    "protocol": "paper",
+    "value": "1.18",
+    "spread": "0.04",
+    "runs": "6",
+}
+SINGLE = {"dataset": "cifar10", "protocol": "paper", "value": "8.27", "spread": "", "runs": "1"}
+UNCERTAIN = {**SINGLE, "dataset": "mnist", "value": "1.40"}
+SMALL = {**SINGLE, "protocol": "table1-adam-on", "value": "10.47", "runs": ""}
 
 
 def test_interval_of_several_seeds_is_students():
@@ -55,6 +63,11 @@ def test_difference_of_single_runs_is_binomial():
         ([1.18, 1.18, 1.18], PUBLISHED, "reproduced"),
         ([8.6], SINGLE, "reproduced"),
         ([9.5], SINGLE, "differs"),
+        # The published error of one run is 1.40 -+ .23, and the margin .21.
+        ([1.46, 1.70], UNCERTAIN, "not enough runs"),
+        ([1.46, 1.70, 1.60], UNCERTAIN, "consistent"),
+        ([1.40] * 100, UNCERTAIN, "consistent"),
+        ([1.70] * 100, UNCERTAIN, "differs"),
         ([10.47], SMALL, "not judged"),  # the paper does not describe the network
         ([], SMALL, "missing"),
         ([90.0], {**SINGLE, "value": ""}, "not judged"),
@@ -111,6 +124,8 @@ def test_numbers_of_the_rule():
     assert "which is 9% of the error" in text
     assert "if all 17 rows that can be judged were reproduced,\n0.9 of them" in text
     assert "each at 2.5%" in text
+    rows = "BinaryConnect (stoch.), release; BNN (Theano); BNN (Torch7)"
+    assert f"wider than the margin ({rows})" in " ".join(text.split())
 
 
 def test_comparison_takes_comparable_runs_by_seed():
