@@ -10,7 +10,7 @@ from reproduction import published as papers
 
 CONFIDENCE = 0.95
 ENOUGH_RUNS = 3  # if the published figure is a mean over several runs, or too uncertain
-TEST_IMAGES = {"mnist": 10_000, "cifar10": 10_000, "svhn": 26_032}
+TEST_IMAGES = {"mnist": 10_000, "cifar10": 10_000, "svhn": 26_032}  # of the published errors
 MARGIN = 0.15  # of the published error
 POWER = 0.8  # nominal; in simulations, it is .75 with 3 seeds and .79 with 10
 RULE = """\
@@ -59,7 +59,9 @@ def rule():
         float(papers.published("cifar10", "paper", method)["value"])
         for method in ("none", "stochastic")
     )
-    error = float(papers.published("mnist", "paper", "none")["value"])
+    error, variance, _ = _moments(
+        [float(papers.published("mnist", "paper", "none")["value"])], TEST_IMAGES["mnist"]
+    )
     judged = sum(map(_can_be_judged, papers.rows()))
     return RULE.format(
         confidence=CONFIDENCE,
@@ -67,7 +69,7 @@ def rule():
         enough=ENOUGH_RUNS,
         margin=MARGIN,
         effect=1 - stochastic / none,
-        deviation=math.sqrt(error * (100 - error) / 10000) / error,
+        deviation=math.sqrt(variance) / error,
         uncertain="; ".join(c.name for c in comparisons([]) if _too_uncertain(c.published)),
         judged=judged,
         differing=judged * (1 - CONFIDENCE),
@@ -170,8 +172,7 @@ def _too_uncertain(published):
     if not published["value"]:
         return False
     value = float(published["value"])
-    exact = value, 0, math.inf
-    half = _welch(exact, _published_moments(published, TEST_IMAGES[published["dataset"]]))[1]
+    _, half = _welch((value, 0, math.inf), _published_moments(published))
     return half > MARGIN * value
 
 
@@ -223,15 +224,15 @@ def difference(errors, images, published):
     difference, half : float
         In percentage points; Welch's interval (see `RULE`).
     """
-    return _welch(_moments(errors, images), _published_moments(published, images))
+    return _welch(_moments(errors, images), _published_moments(published))
 
 
-def _published_moments(published, images):
+def _published_moments(published):
     """`_moments` of a published error."""
     value, runs = float(published["value"]), int(published["runs"] or 1)
     if runs > 1 and published["spread"]:
         return value, float(published["spread"]) ** 2 / runs, runs - 1
-    return _moments([value], images)
+    return _moments([value], TEST_IMAGES[published["dataset"]])
 
 
 def _welch(ours, theirs):
