@@ -113,8 +113,8 @@ def train(model, hp, dataset, seed, folder):
         After SIGTERM or SIGINT, with the last whole epoch saved.
     """
     size = len(dataset.train.y)
+    progress, snapshot = _begin(model, folder)
     with _Signals() as signals:
-        progress, snapshot = _begin(model, folder)
         folder.write(progress.record(), progress.rows)
         started, saved = time.monotonic() - progress.seconds, -math.inf
         with _bar(hp, size, progress.epoch) as bar:
@@ -150,7 +150,8 @@ def train(model, hp, dataset, seed, folder):
 
 
 def _begin(model, folder):
-    """Progress and snapshot of a run, from its checkpoint if there is one."""
+    """Progress and snapshot of a run, from its checkpoint if there is one. All functions of the
+    model are compiled."""
     here = {**environment(), "kernels": model.kernels}
     snapshot = Snapshot(model.state(), model.parameter_values())
     progress = folder.load_checkpoint(snapshot) or Progress(now(), here)

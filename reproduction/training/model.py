@@ -1,5 +1,6 @@
 """A network, its compiled functions, and the state that training changes."""
 
+import functools
 from collections import OrderedDict
 from itertools import islice
 
@@ -80,31 +81,44 @@ class Model:
         self.hp, self.network, self.test_weights = hp, network, test_weights
         self.targets = 2 * np.eye(hp.classes, dtype=np.float32) - 1
         self.samples = ENSEMBLE_SIZE if test_weights == "ensemble" else 1
-        X, Y = T.tensor4("X"), T.matrix("Y")
-        LR, count = T.scalar("LR"), T.scalar("count")
-        loss = squared_hinge(lasagne.layers.get_output(network, X), Y, hp.hinge)
-        at_test = {"inputs": X, "deterministic": True, "test_weights": test_weights}
-        self.train_step = theano.function(
-            [X, Y, LR], loss, updates=updates_of(loss, network, hp, LR)
-        )
-        self.outputs = theano.function([X], lasagne.layers.get_output(network, **at_test))
-        functions = [self.train_step, self.outputs]
-        self.accumulate = None
-        if batch_norm.cumulative_statistics(network, count, inputs=X):
-            self.accumulate = [
-                theano.function(
-                    [X, count],
-                    updates=batch_norm.cumulative_statistics(
-                        network, count, batch_norm_use_averages=averages, **at_test
-                    ),
-                )
-                for averages in (False, True)
-            ]
-            functions += self.accumulate
         self.parameters = lasagne.layers.get_all_params(network)
+        # A function is compiled when it is first needed: an evaluation never trains. But all
+        # expressions are built here, because their order numbers the random streams of the layers.
+        X, count = T.tensor4("X"), T.scalar("count")
+        at_test = {"inputs": X, "deterministic": True, "test_weights": test_weights}
+        self._train_output = X, lasagne.layers.get_output(network, X)
+        self._test_output = X, lasagne.layers.get_output(network, **at_test)
+        self._statistics = []
+        if batch_norm.cumulative_statistics(network, count, inputs=X):
+            for averages in (False, True):
+                options = {"batch_norm_use_averages": averages, **at_test}
+                updates = batch_norm.cumulative_statistics(network, count, **options)
+                self._statistics.append(([X, count], updates))
+
+    @functools.cached_property
+    def train_step(self):
+        (X, output), Y, LR = self._train_output, T.matrix("Y"), T.scalar("LR")
+        loss = squared_hinge(output, Y, self.hp.hinge)
+        updates = updates_of(loss, self.network, self.hp, LR)
+        return theano.function([X, Y, LR], loss, updates=updates)
+
+    @functools.cached_property
+    def outputs(self):
+        X, output = self._test_output
+        return theano.function([X], output)
+
+    @functools.cached_property
+    def _accumulate(self):
+        """The two functions of `recompute_statistics`: for a first batch, and for all batches."""
+        return [theano.function(inputs, updates=updates) for inputs, updates in self._statistics]
+
+    @functools.cached_property
+    def _shared(self):
+        """The shared variables of all functions, those of the network first."""
+        functions = [self.train_step, self.outputs, *self._accumulate]
         shared = self.parameters + [v for f in functions for v in f.get_shared()]
         storages = {id(variable.container): variable for variable in reversed(shared)}
-        self.shared = list(reversed(storages.values()))
+        return list(reversed(storages.values()))
 
     @property
     def kernels(self):
@@ -114,11 +128,11 @@ class Model:
 
     def state(self):
         """{name: array}, a copy of everything that training changes."""
-        return {f"state{i:03d}": v.get_value() for i, v in enumerate(self.shared)}
+        return {f"state{i:03d}": v.get_value() for i, v in enumerate(self._shared)}
 
     def set_state(self, arrays):
         """Set the state to what `state` returned."""
-        for i, variable in enumerate(self.shared):
+        for i, variable in enumerate(self._shared):
             variable.set_value(arrays[f"state{i:03d}"])
 
     def parameter_values(self):
@@ -132,9 +146,9 @@ class Model:
         batches, the first again, by the statistics so far. Networks without
         `CumulativeBatchNormLayer` are left as they are.
         """
-        if self.accumulate is None:
+        if not self._statistics:
             return
-        first, following = self.accumulate
+        first, following = self._accumulate
         count = 0
         for split in splits:
             for i, (X, _) in enumerate(split.batches(self.hp.batch_size)):
@@ -151,7 +165,7 @@ class Model:
         bool
             Whether the network has such statistics; otherwise nothing changes.
         """
-        if self.accumulate is not None or not self.hp.stochastic:
+        if self._statistics or not self.hp.stochastic:
             return False
         X, count = T.tensor4("X"), T.scalar("count")
         output = lasagne.layers.get_output(

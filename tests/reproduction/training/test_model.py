@@ -27,6 +27,21 @@ def test_ensemble_averages_the_outputs_of_several_networks():
     assert model.samples == ENSEMBLE_SIZE
 
 
+def test_an_evaluation_compiles_no_training_and_samples_the_same(monkeypatch):
+    hp = dataclasses.replace(SMALL, method="stochastic")
+    split, outputs = toy().test, []
+    for trains in (True, False):
+        lasagne.random.set_rng(np.random.RandomState(1))
+        model = Model(mnist.build_network(hp), hp, "ensemble")
+        if trains:
+            assert model.train_step
+        else:
+            monkeypatch.setattr("reproduction.training.model.updates_of", None)
+        model.recompute_statistics(split)
+        outputs.append(model.all_outputs(split, samples=2))
+    assert np.array_equal(*outputs)
+
+
 def test_an_ensemble_is_evaluated_by_its_mean_outputs():
     split = toy().test
     targets = 2 * np.eye(10, dtype=np.float32) - 1
