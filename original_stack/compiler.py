@@ -1,4 +1,4 @@
-"""Theano's C++ compiler, for which the headers of Python and NumPy are parsed once."""
+"""Theano's C++ compiler, for which the headers of Python, NumPy and C++ are parsed once."""
 
 import hashlib
 import importlib.machinery
@@ -14,6 +14,8 @@ _HEADERS = """#include <Python.h>
 #include "theano_mod_helper.h"
 #include <numpy/arrayobject.h>
 #include <numpy/arrayscalars.h>
+#include <algorithm>
+#include <vector>
 """
 # The flags of our ops (see fused/op.py) that change what the headers define.
 _HEADER_FLAGS = ("-fopenmp", "-U_FORTIFY_SOURCE")
