@@ -395,7 +395,7 @@ def test_fewer_images_than_a_batch(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_full_disk(tmp_path, monkeypatch):
+def test_full_disk(tmp_path, without_compiling):
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
