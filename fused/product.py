@@ -1,9 +1,10 @@
 """Products with binarized weights by additions, on processors with AVX-512: tables of signed sums
 instead of BLAS.
 
-A graph rewrite replaces ``T.dot(x, Wb)`` and its gradient ``T.dot(y, Wb.T)`` by this op if `Wb`
-comes from :func:`fused.binarize`. Reference: these products. The order of additions is not that of
-BLAS, so results differ by rounding; sums of integers below 2^24 are equal.
+A graph rewrite replaces ``T.dot(x, Wb)`` and its gradient ``T.dot(y, Wb.T)`` by
+:class:`BinaryProduct` if `Wb` comes from :func:`fused.binarize`. The signs of the weights are
+packed once for both. Reference: these products. The order of additions is not that of BLAS, so
+results differ by rounding; sums of integers below 2^24 are equal.
 """
 
 from original_stack import machine
@@ -19,27 +20,45 @@ from .op import Op, enabled
 INSTRUCTIONS = ("avx512f", "avx512dq")
 
 
-class BinaryProduct(Op):
-    """Maps float32 matrices x (rows, inputs) and W, whose values are -H or +H, to x W or, if
-    `transposed`, to x W^T.
+class PackSigns(Op):
+    """Maps a float32 matrix W, whose values are -H or +H, to its signs, one bit each, in the order
+    of a product x W and in that of x W^T: two uint32 vectors, see kernels/product.cpp.
 
-    If `latent`, it takes real-valued weights and H, and binarizes the weights by their sign as it
-    packs them. So binary weights as numbers are neither stored nor read.
+    If `latent`, it takes real-valued weights and H, and binarizes the weights by their sign. So
+    binary weights as numbers are neither stored nor read.
     """
+
+    __props__ = ("latent",)
+    source = "product.cpp"
+    instructions = INSTRUCTIONS
+
+    def __init__(self, latent):
+        self.latent = latent
+        self.function = "product::pack_" + ("latent" if latent else "binary")
+
+    def make_node(self, W, *H):
+        outputs = [T.TensorType("uint32", (False,))() for _ in range(2)]
+        return theano.Apply(self, [W, *H], outputs)
+
+
+class BinaryProduct(Op):
+    """Maps a float32 matrix x (rows, inputs), the W of :class:`PackSigns`, and its signs in the
+    order of this product to x W or, if `transposed`, to x W^T. If `latent`, it takes H too, and of
+    W only the shape."""
 
     __props__ = ("transposed", "latent")
     source = "product.cpp"
     params_type = ParamsType(transposed=bool_t)
     instructions = INSTRUCTIONS
 
-    def __init__(self, transposed, latent=False):
+    def __init__(self, transposed, latent):
         self.transposed = transposed
         self.latent = latent
-        self.function = "product::multiply" + "_latent" * latent
+        self.function = "product::multiply_" + ("latent" if latent else "binary")
 
-    def make_node(self, x, W, *H):
+    def make_node(self, x, W, signs, *H):
         pattern = (x.broadcastable[0], W.broadcastable[not self.transposed])
-        return theano.Apply(self, [x, W, *H], [T.TensorType("float32", pattern)()])
+        return theano.Apply(self, [x, W, signs, *H], [T.TensorType("float32", pattern)()])
 
     def infer_shape(self, node, shapes):
         (rows, _), W = shapes[:2]
@@ -70,7 +89,10 @@ def fuse_product(node):
         return False
     op = getattr(weights.owner, "op", None)
     latent = isinstance(op, Binarize) and not op.stochastic
-    return [BinaryProduct(transposed, latent)(x, *(weights.owner.inputs if latent else [weights]))]
+    W, *H = weights.owner.inputs if latent else [weights]
+    # Equal nodes are merged, so that the signs are packed once for the product and its gradient.
+    signs = PackSigns(latent)(W, *H)[transposed]
+    return [BinaryProduct(transposed, latent)(x, W, signs, *H)]
 
 
 # After the graph is simplified, but before products are given to BLAS (BlasOpt, 1.7).

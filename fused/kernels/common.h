@@ -98,6 +98,10 @@ inline int type_of(const int32_t *)
 {
     return NPY_INT32;
 }
+inline int type_of(const uint32_t *)
+{
+    return NPY_UINT32;
+}
 inline int type_of(const uint64_t *)
 {
     return NPY_UINT64;

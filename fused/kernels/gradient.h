@@ -1,5 +1,5 @@
-// The gradient X^T dY of weights whose inputs X are -c, 0 or +c, a few numbers at a time, so that it
-// is never stored; see gradient.py.
+// The gradient X^T dY of weights whose inputs X are -c, 0 or +c, a few numbers at a time, so that
+// it is never stored; see gradient.py.
 //
 // Samples are taken in groups: four if no input is zero, otherwise two. A table has the sum of a
 // group for each of the 2^4 or 3^2 values that its inputs can have, for sixteen units at once. The
@@ -39,7 +39,8 @@ public:
 
     // Calls element(first, n, gradient) for all parts of the gradient: n numbers from its number
     // `first` on.
-    template <class Element> void each(Element element) const
+    template <class Element>
+    void each(Element element) const
     {
         const long chunk = CHUNK / size; // groups whose tables fit into the fastest cache
 #pragma omp parallel if (rows * columns * samples > 65536)
@@ -49,7 +50,6 @@ public:
             for (long block = 0; block < blocks; block++)
                 for (long column = 0; column < columns; column += WIDTH) {
                     const long width = std::min<long>(WIDTH, columns - column);
-                    std::fill(tile.begin(), tile.end(), _mm512_setzero_ps());
                     for (long panel = 0; panel * LANES < width; panel++)
                         sum_panel(block, column + panel * LANES, chunk, tables.data(),
                                   tile.data() + panel);
@@ -62,8 +62,9 @@ public:
     }
 
 private:
-    // A tile of ROWS x WIDTH numbers of the gradient is in the processor's cache when it is used. Its
-    // rows are a register further apart, because the cache holds few lines at a distance of 4096 bytes.
+    // A tile of ROWS x WIDTH numbers of the gradient is in the processor's cache when it is used.
+    // Its rows are a register further apart, because the cache holds few lines at a distance of
+    // 4096 bytes.
     enum { ROWS = 128, PANELS = 64, STRIDE = PANELS + 1, WIDTH = PANELS * LANES, CHUNK = 128 };
 
     // Sets `magnitude` and how samples are grouped. `tabular` is false if inputs have other values
@@ -145,7 +146,8 @@ private:
         });
     }
 
-    // Sums of a block of rows for LANES units; those of a row are STRIDE after those of the row before.
+    // Sums of a block of rows for LANES units; those of a row are STRIDE after those of the row
+    // before. The first group replaces what was there.
     void sum_panel(long block, long column, long chunk, __m512 *tables, __m512 *sums) const
     {
         for (long group = 0; group < groups; group += chunk) {
@@ -191,7 +193,7 @@ private:
             __m512 sum[TOGETHER];
 #pragma GCC unroll 8
             for (int i = 0; i < TOGETHER; i++)
-                sum[i] = sums[(row + i) * STRIDE];
+                sum[i] = group ? sums[(row + i) * STRIDE] : _mm512_setzero_ps();
             const float *table = (const float *)tables;
             for (long g = 0; g < many; g++, table += entries * LANES)
 #pragma GCC unroll 8
@@ -208,7 +210,7 @@ private:
     {
         for (long row = 0; row < ROWS; row++) {
             const float *from = x.data() + sample * rows + std::min(block * ROWS + row, rows - 1);
-            __m512 sum = sums[row * STRIDE];
+            __m512 sum = sample ? sums[row * STRIDE] : _mm512_setzero_ps();
             for (long s = 0; s < many; s++)
                 sum += _mm512_set1_ps(from[s * rows]) * y[s];
             sums[row * STRIDE] = sum;

@@ -1,5 +1,5 @@
-// Products of matrices with weights of -H and +H: by additions (see product.py and signed_sums.h), or
-// by counting if x is binary too.
+// Products of matrices with weights of -H and +H: by additions (see product.py and signed_sums.h),
+// or by counting if x is binary too.
 #include "counted.h"
 #include "signed_sums.h"
 
@@ -10,15 +10,6 @@ using namespace signed_sums;
 
 enum { ROWS = 10 }; // rows of x at once; batches of 50, 100 and 200 leave no rest
 enum { WORDS = 4 }; // words at once; their tables (20 KiB) stay in the fastest cache
-
-// Weights. Element (input, unit) is data[input * of_input + unit * of_unit]; one of the strides is
-// 1.
-struct Weights {
-    const float *data;
-    long inputs, units, of_input, of_unit;
-    long words() const { return fused::ceil_div(inputs, WORD); }
-    long panels() const { return fused::ceil_div(units, PANEL); }
-};
 
 // Bit i: whether weight i is negative, for n <= 32 weights of -H and +H.
 struct OfBinary {
@@ -44,38 +35,54 @@ struct OfLatent {
     }
 };
 
-// Signs [panels][words][PANEL]. Bit i of a word is the sign of its input i, or 0 beyond the matrix.
+// The signs of W (rows, columns), packed for x W, whose units are the columns, and for x W^T, whose
+// units are the rows: [panels of units][words of inputs][PANEL]. Bit i of a word is the sign of its
+// input i, or 0 beyond the matrix. So a part of 32 rows and 32 columns is a word of each of 32
+// units in both, and is read once.
 template <class Negative>
-static void pack_signs(const Weights w, Negative negative, uint32_t *signs)
+static void pack(const fused::Array<float> &W, Negative negative, PyArrayObject **signs,
+                 PyArrayObject **turned)
 {
-    const long words = w.words(), panels = w.panels();
-    // Neighbours in the loop are neighbours in a row of the matrix.
-    const bool by_input = w.of_unit == 1;
-    fused::parallel(panels * words, w.inputs * w.units, [=](long begin, long end) {
-        for (long k = begin; k < end; k++) {
-            const long panel = by_input ? k % panels : k / words;
-            const long word = by_input ? k / panels : k % words;
-            const long first_unit = panel * PANEL, first = word * WORD;
-            const float *from = w.data + first_unit * w.of_unit + first * w.of_input;
-            const long units = std::min<long>(PANEL, w.units - first_unit);
-            const long inputs = std::min<long>(WORD, w.inputs - first);
-            uint32_t *to = signs + (panel * words + word) * PANEL;
-            if (by_input) { // a row of the matrix is one input of all units
-                __m512i low = _mm512_setzero_si512(), high = low;
-                for (long i = 0; i < inputs; i++) {
-                    const uint32_t minus = negative(from + i * w.of_input, units);
-                    const __m512i bit = _mm512_set1_epi32(1u << i);
-                    low = _mm512_mask_or_epi32(low, minus & 0xffff, low, bit);
-                    high = _mm512_mask_or_epi32(high, minus >> 16, high, bit);
-                }
-                _mm512_storeu_si512(to, low);
-                _mm512_storeu_si512(to + LANES, high);
-            } else {
-                for (long u = 0; u < PANEL; u++)
-                    to[u] = u < units ? negative(from + u * w.of_unit, inputs) : 0;
+    static_assert(+PANEL == +WORD, "");
+    const long rows = W.dim(0), columns = W.dim(1);
+    const long down = fused::ceil_div(rows, WORD), across = fused::ceil_div(columns, WORD);
+    const float *from = W.data();
+    uint32_t *to = fused::prepare<uint32_t>(signs, {across * down * WORD});
+    uint32_t *other = fused::prepare<uint32_t>(turned, {down * across * WORD});
+    fused::parallel(down * across, rows * columns, [=](long begin, long end) {
+        for (long part = begin; part < end; part++) {
+            const long row = part / across, column = part % across;
+            const long n = std::min<long>(WORD, rows - row * WORD);
+            const long width = std::min<long>(WORD, columns - column * WORD);
+            const float *w = from + row * WORD * columns + column * WORD;
+            __m512i low = _mm512_setzero_si512(), high = low;
+            for (long i = 0; i < WORD; i++) {
+                const uint32_t minus = i < n ? negative(w + i * columns, width) : 0;
+                const __m512i bit = _mm512_set1_epi32(1u << i);
+                low = _mm512_mask_or_epi32(low, minus & 0xffff, low, bit);
+                high = _mm512_mask_or_epi32(high, minus >> 16, high, bit);
+                other[part * WORD + i] = minus;
             }
+            uint32_t *word = to + (column * down + row) * WORD;
+            _mm512_storeu_si512(word, low);
+            _mm512_storeu_si512(word + LANES, high);
         }
     });
+}
+
+static void pack_binary(PyArrayObject *W, PyArrayObject **signs, PyArrayObject **turned)
+{
+    pack(fused::Array<float>(W), OfBinary(), signs, turned);
+}
+
+static void pack_latent(PyArrayObject *W, PyArrayObject *H, PyArrayObject **signs,
+                        PyArrayObject **turned)
+{
+    const float h = *(const float *)PyArray_DATA(H);
+    if (h == 1)
+        pack(fused::Array<float>(W), OfLatent<true>{h}, signs, turned);
+    else
+        pack(fused::Array<float>(W), OfLatent<false>{h}, signs, turned);
 }
 
 // The table of the four inputs that begin at x. Inputs `n` and later are zero.
@@ -111,9 +118,15 @@ static inline void accumulate(const float *tables, const uint32_t *signs, long w
     }
 }
 
+struct Shape {
+    long rows, inputs, units;
+    long words() const { return fused::ceil_div(inputs, WORD); }
+    long panels() const { return fused::ceil_div(units, PANEL); }
+};
+
 // Rows [first, first + ROWS) of the product, if present; sums[panels][ROWS][PANEL] is scratch.
-static void multiply_rows(const float *x, long first, long rows, const Weights &w,
-                          const uint32_t *signs, float H, float *sums, float *y)
+static void multiply_rows(const float *x, long first, const Shape &w, const uint32_t *signs,
+                          float H, float *sums, float *y)
 {
     alignas(64) float tables[WORDS * GROUPS * ROWS * TABLE];
     const __m512 sign[4] = {sign_of(0), sign_of(1), sign_of(2), sign_of(3)};
@@ -124,67 +137,59 @@ static void multiply_rows(const float *x, long first, long rows, const Weights &
         float *table = tables;
         for (long input = word * WORD; input < (word + n) * WORD; input += 4)
             for (long row = 0; row < ROWS; row++, table += TABLE) {
-                const float *from = x + std::min(first + row, rows - 1) * w.inputs + input;
+                const float *from = x + std::min(first + row, w.rows - 1) * w.inputs + input;
                 _mm512_store_ps(table, table_of(sign, from, w.inputs - input));
             }
         for (long panel = 0; panel < w.panels(); panel++)
             accumulate(tables, signs + (panel * words + word) * PANEL, n,
                        sums + panel * ROWS * PANEL);
     }
-    for (long row = 0; row < std::min<long>(ROWS, rows - first); row++)
+    for (long row = 0; row < std::min<long>(ROWS, w.rows - first); row++)
         for (long u = 0; u < w.units; u++)
             y[(first + row) * w.units + u] = H * sums[(u / PANEL * ROWS + row) * PANEL + u % PANEL];
 }
 
-// y = x W, or x W^T if `transposed`.
-template <class Negative>
-static void multiply(PyArrayObject *x, const fused::Array<float> &right, float H, Negative negative,
+// y = x W, or x W^T if `transposed`, for weights of -H and +H of the shape of W with these signs.
+static void multiply(PyArrayObject *x, PyArrayObject *W, PyArrayObject *packed, float H,
                      PyArrayObject **y, bool transposed)
 {
     const fused::Array<float> left(x);
-    const long rows = left.dim(0), width = right.dim(1);
-    const Weights w = {right.data(), right.dim(transposed), right.dim(!transposed),
-                       transposed ? 1 : width, transposed ? width : 1};
+    const fused::Array<uint32_t> right(packed);
+    const Shape w = {left.dim(0), PyArray_DIM(W, transposed), PyArray_DIM(W, !transposed)};
     if (left.dim(1) != w.inputs)
         fused::raise_value_error("%ld inputs to a product with weights of %ld", left.dim(1),
                                  w.inputs);
-    float *to = fused::prepare<float>(y, {rows, w.units});
-    if (!rows || !w.units)
+    float *to = fused::prepare<float>(y, {w.rows, w.units});
+    if (!w.rows || !w.units)
         return;
     const float *from = left.data();
-    std::vector<uint32_t> signs(w.panels() * w.words() * PANEL);
-    pack_signs(w, negative, signs.data());
+    const uint32_t *signs = right.data();
     if (counted::available()) {
-        const counted::Bits bits(from, rows, w.inputs);
+        const counted::Bits bits(from, w.rows, w.inputs);
         if (bits.possible) {
-            counted::multiply(bits, signs.data(), w.units, H, to);
+            counted::multiply(bits, signs, w.units, H, to);
             return;
         }
     }
     const long scratch = ROWS * w.panels() * PANEL;
     std::vector<float> sums(omp_get_max_threads() * scratch);
-#pragma omp parallel for schedule(dynamic) if (rows * w.inputs * w.units > 65536)
-    for (long first = 0; first < rows; first += ROWS)
-        multiply_rows(from, first, rows, w, signs.data(), H,
-                      sums.data() + omp_get_thread_num() * scratch, to);
+#pragma omp parallel for schedule(dynamic) if (w.rows * w.inputs * w.units > 65536)
+    for (long first = 0; first < w.rows; first += ROWS)
+        multiply_rows(from, first, w, signs, H, sums.data() + omp_get_thread_num() * scratch, to);
 }
 
-static void multiply(PyArrayObject *x, PyArrayObject *W, PyArrayObject **y, bool transposed)
+static void multiply_latent(PyArrayObject *x, PyArrayObject *W, PyArrayObject *packed,
+                            PyArrayObject *H, PyArrayObject **y, bool transposed)
 {
-    const fused::Array<float> right(W);
-    const float H = right.size() ? fabsf(right.data()[0]) : 0;
-    multiply(x, right, H, OfBinary(), y, transposed);
+    multiply(x, W, packed, *(const float *)PyArray_DATA(H), y, transposed);
 }
 
-static void multiply_latent(PyArrayObject *x, PyArrayObject *W, PyArrayObject *H,
+// The same for W of -H and +H.
+static void multiply_binary(PyArrayObject *x, PyArrayObject *W, PyArrayObject *packed,
                             PyArrayObject **y, bool transposed)
 {
-    const fused::Array<float> right(W);
-    const float h = *(const float *)PyArray_DATA(H);
-    if (h == 1)
-        multiply(x, right, h, OfLatent<true>{h}, y, transposed);
-    else
-        multiply(x, right, h, OfLatent<false>{h}, y, transposed);
+    const float H = PyArray_SIZE(W) ? fabsf(*(const float *)PyArray_DATA(W)) : 0;
+    multiply(x, W, packed, H, y, transposed);
 }
 
 } // namespace product

@@ -15,7 +15,7 @@ from checks import assert_near
 
 import binary_connect
 from fused.binarization import Binarize, PhiloxStream
-from fused.product import INSTRUCTIONS, BinaryProduct
+from fused.product import INSTRUCTIONS, BinaryProduct, PackSigns
 
 pytestmark = pytest.mark.skipif(
     not machine.has(*INSTRUCTIONS), reason="this processor has no AVX-512"
@@ -37,6 +37,7 @@ def products(inputs, outputs, stochastic=False):
     ops = [node.op for node in function.maker.fgraph.apply_nodes]
     assert sum(isinstance(op, BinaryProduct) for op in ops) == 2
     assert sum(isinstance(op, Binarize) for op in ops) == 1
+    assert sum(isinstance(op, PackSigns) for op in ops) == 1
     return function
 
 
@@ -154,4 +155,4 @@ def test_compiles_whatever_processor_the_flags_name():
         capture_output=True,
         text=True,
     )
-    assert done.stdout == "['BinaryProduct'] [[3.0, 3.0]]\n", done.stderr
+    assert done.stdout == "['PackSigns', 'BinaryProduct'] [[3.0, 3.0]]\n", done.stderr
