@@ -6,6 +6,7 @@ device is asked for, not before.
 
 import contextlib
 import os
+import re
 import warnings
 from pathlib import Path
 
@@ -21,7 +22,7 @@ LISTS = "./reproduce devices lists those that there are"
 
 
 def devices():
-    """All devices, GPUs before others; `opencl:N` is number N of them.
+    """All devices that build kernels, GPUs before others; `opencl:N` is number N of them.
 
     Returns
     -------
@@ -33,17 +34,33 @@ def devices():
         If pyopencl is not installed, or if there is no device.
     """
     cl = pyopencl()
-    accessible = []
+    accessible, unknown = [], []
     with contextlib.suppress(cl.Error):  # no platform
         for platform in cl.get_platforms():
             with contextlib.suppress(cl.Error):  # a driver without its device
-                accessible += platform.get_devices()
+                for device in platform.get_devices():
+                    (unknown if _is_unknown_to_pocl(device) else accessible).append(device)
+    if not accessible and unknown:
+        version = unknown[0].driver_version.strip()
+        raise UserError(
+            f"OpenCL finds no device that works: PoCL {version} does not know this processor and "
+            "builds nothing for it; install a newer PoCL, or the OpenCL of the GPU's driver"
+        )
     if not accessible:
         raise UserError(
             "OpenCL finds no device; install the OpenCL of the GPU's driver, or of the processor "
             "(Debian, Ubuntu: apt-get install pocl-opencl-icd)"
         )
     return sorted(accessible, key=lambda device: not device.type & cl.device_type.GPU)
+
+
+def _is_unknown_to_pocl(device):
+    """Whether this is a processor newer than PoCL's compiler.
+
+    PoCL calls such a processor "generic", which its compiler refuses as the name of an x86-64
+    processor (PoCL's issue 1049): 3.0 does so on AMD's Zen 5.
+    """
+    return re.search(r"pthread-x86_64\S*-generic$", device.version.strip()) is not None
 
 
 def pyopencl():

@@ -23,6 +23,13 @@ SIZES = [(1, 1, 1), (3, 5, 7), (64, 64, 64), (65, 63, 129), (130, 257, 66), (2, 
 LISTS = "./reproduce devices lists those that there are"
 
 
+@pytest.fixture
+def cl():
+    """pyopencl, also where there is no device."""
+    pytest.importorskip("pyopencl", reason="pyopencl is not installed")
+    return opencl.pyopencl()
+
+
 def signs(random, *shape):
     return random.choice([-1, 1], shape).astype(np.float32)
 
@@ -82,7 +89,7 @@ def test_planes_of_pixels(opencl_device):
         )
 
 
-def test_packages_have_what_they_need(opencl_device):
+def test_packages_have_what_they_need(cl):
     """They are installed without their dependencies, which requirements.lock has."""
     names = {
         lock: re.findall(r"^([a-z][\w.-]*)==", (ROOT / lock).read_text(), re.MULTILINE)
@@ -106,25 +113,45 @@ def test_devices(opencl_device, capsys):
     assert refusal(opencl.Device, number) == f"there is no device opencl:{number}; {LISTS}"
 
 
-def test_gpus_come_first_and_broken_drivers_are_left_out(opencl_device, monkeypatch):
-    class Listed:
-        def __init__(self, kind):
-            self.type = kind
+class Listed:
+    """A device of this kind in a platform's list."""
 
-    cl = opencl.pyopencl()
+    driver_version = "3.0-rc2"
+
+    def __init__(self, kind, version="OpenCL 3.0"):
+        self.type = kind
+        self.version = version
+
+
+class Platform:
+    def __init__(self, devices):
+        self.get_devices = lambda: devices
+
+
+class Broken:
+    def get_devices(self):
+        raise opencl_error("OUT_OF_HOST_MEMORY", "clGetDeviceIDs")
+
+
+def test_gpus_come_first_and_broken_drivers_are_left_out(cl, monkeypatch):
     kinds = [cl.device_type.CPU, cl.device_type.GPU, cl.device_type.ACCELERATOR]
-
-    class Platform:
-        def get_devices(self):
-            return [Listed(kind) for kind in kinds]
-
-    class Broken:
-        def get_devices(self):
-            raise opencl_error("OUT_OF_HOST_MEMORY", "clGetDeviceIDs")
-
-    monkeypatch.setattr(cl, "get_platforms", lambda: [Broken(), Platform()])
+    platforms = [Broken(), Platform([Listed(kind) for kind in kinds])]
+    monkeypatch.setattr(cl, "get_platforms", lambda: platforms)
     assert [device.type for device in opencl.devices()] == [kinds[1], kinds[0], kinds[2]]
     assert [opencl.is_gpu(device) for device in opencl.devices()] == [True, False, False]
+
+
+def test_a_processor_that_pocl_does_not_know_is_left_out(cl, monkeypatch):
+    pocl = "OpenCL 3.0 PoCL HSTR: pthread-x86_64-unknown-linux-gnu-"
+    unknown = Listed(cl.device_type.CPU, pocl + "generic ")
+    known = Listed(cl.device_type.CPU, pocl + "znver3")
+    monkeypatch.setattr(cl, "get_platforms", lambda: [Platform([unknown, known])])
+    assert opencl.devices() == [known]
+    monkeypatch.setattr(cl, "get_platforms", lambda: [Platform([unknown])])
+    assert refusal(opencl.devices) == (
+        "OpenCL finds no device that works: PoCL 3.0-rc2 does not know this processor and builds "
+        "nothing for it; install a newer PoCL, or the OpenCL of the GPU's driver"
+    )
 
 
 def command(code, **environment):
@@ -148,7 +175,7 @@ def test_without_pyopencl():
     assert errors.count("\n") == 1
 
 
-def test_without_a_platform(opencl_device, tmp_path):
+def test_without_a_platform(cl, tmp_path):
     assert command("import original_stack", OCL_ICD_VENDORS=str(tmp_path / "none")) == (
         2,
         "devices: OpenCL finds no device; install the OpenCL of the GPU's driver, or of the "
