@@ -140,23 +140,23 @@ def kernels():
     dense = DENSE, BATCH * UNITS**2
     images = CONVOLUTION, IMAGES * SIZE**2 * 9 * CHANNELS**2
     cube = f"{UNITS} x {UNITS} x {UNITS}", UNITS**3
-    found = []
+    runnable = []
     if machine.has(*INSTRUCTIONS):
-        found += [
+        runnable += [
             ("signed sums", "product.cpp", *dense, 64, lambda: _product(binary=False)),
             ("signed sums", "gradient.h", *dense, 128, _gradient),
             ("signed sums", "binary_convolution.cpp", *images, 64, lambda: _convolution(False)),
         ]
     if machine.has(*INSTRUCTIONS, "avx512_vpopcntdq"):
-        found += [
+        runnable += [
             ("counts", "counted.h", *dense, 341, lambda: _product(binary=True)),
             ("counts", "counted_images.h", *images, 341, lambda: _convolution(True)),
         ]
     for name, (source, bound) in XNOR.items():
         if name in xnor.kernels():
             build = functools.partial(_packed, name)
-            found.append((f"xnor, {name}", f"xnor/{source}", *cube, bound, build))
-    return found
+            runnable.append((f"xnor, {name}", f"xnor/{source}", *cube, bound, build))
+    return runnable
 
 
 def _seconds(function):

@@ -18,7 +18,7 @@ from theano.gof import ParamsType
 from theano.scalar import bool as bool_t
 
 from .binarization import binarized
-from .op import Op, enabled
+from .op import Op, check, enabled
 from .product import INSTRUCTIONS
 
 
@@ -79,9 +79,7 @@ class _Op(Op):
 
     def make_node(self, first, second):
         variables = [T.as_tensor_variable(v) for v in (first, second)]
-        for variable in variables:
-            if variable.dtype != "float32" or variable.ndim != 4:
-                raise TypeError(f"conv3x3 takes 4D float32 variables, got {variable.type}")
+        check("conv3x3", variables, "float32 4", "float32 4")
         return theano.Apply(self, variables, [T.TensorType("float32", self.pattern(*variables))()])
 
 

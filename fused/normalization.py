@@ -81,7 +81,7 @@ class BatchNorm(_Options, _Normalization):
 
 
 class BatchNormGrad(_Options, _NormalizationGrad):
-    """The gradients of `BatchNorm`. The others are beta, mean and std."""
+    """The gradients of `BatchNorm`. Its inputs after dy, x and gamma are beta, mean and std."""
 
     function = "normalization::backward"
 
@@ -105,7 +105,7 @@ class ShiftBatchNorm(_Normalization):
 
 
 class ShiftBatchNormGrad(_NormalizationGrad):
-    """The gradients of `ShiftBatchNorm`. The others are mean and inv_std."""
+    """The gradients of `ShiftBatchNorm`. Its inputs after dy, x and gamma are mean and inv_std."""
 
     source = "shift_normalization.cpp"
     function = "normalization::shift_backward"

@@ -23,7 +23,7 @@ RESULTS = Path(os.path.expanduser(os.environ.get("BINARYCONNECT_RESULTS") or ROO
 def _settle_environment():
     _open_streams()
     if os.environ.get("HOME") == "":
-        del os.environ["HOME"]  # the one of the user's account counts
+        del os.environ["HOME"]  # Python then takes the home of the user's account
     if os.path.expanduser("~") == "~":  # an unknown user without HOME, as in containers
         os.environ["HOME"] = os.devnull  # has nothing to read and cannot be written
     if not os.environ.get("OMP_NUM_THREADS"):

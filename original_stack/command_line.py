@@ -1,6 +1,7 @@
 """What the commands share: argument types, errors in one line, and exit statuses."""
 
 import argparse
+import contextlib
 import math
 import os
 import signal
@@ -70,6 +71,22 @@ class Stopped(Exception):
     def __init__(self, message, signum):
         super().__init__(message)
         self.signum = signum
+
+
+@contextlib.contextmanager
+def noted_signals():
+    """A list that receives the numbers of SIGTERMs and SIGINTs, so that a command can end at a
+    point where nothing is lost."""
+    received = []
+    old = {
+        signum: signal.signal(signum, lambda signum, frame: received.append(signum))
+        for signum in (signal.SIGTERM, signal.SIGINT)
+    }
+    try:
+        yield received
+    finally:
+        for signum, handler in old.items():
+            signal.signal(signum, handler)
 
 
 def run(parser, command, argv=None):

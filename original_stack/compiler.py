@@ -22,7 +22,7 @@ _HEADER_FLAGS = ("-fopenmp", "-U_FORTIFY_SOURCE")
 
 
 class CompilerLoader(importlib.machinery.SourceFileLoader):
-    """Gives Theano's compiler precompiled headers, which it reads in place of the headers."""
+    """Gives Theano's compiler precompiled headers, which it reads instead of the headers."""
 
     def exec_module(self, module):
         super().exec_module(module)

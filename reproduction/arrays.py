@@ -44,7 +44,7 @@ def load_npz(path, remedy, largest=LARGEST):
             if name in arrays or name == member.filename:
                 raise ValueError(f"member {member.filename}")
             if member.compress_type not in _COMPRESSIONS:
-                raise ValueError(f"compression {member.compress_type}")
+                raise ValueError(f"unknown compression {member.compress_type}")
             with archive.open(member) as content:
                 arrays[name] = read_npy(content, member.file_size)
         return arrays

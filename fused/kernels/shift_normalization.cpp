@@ -1,4 +1,4 @@
-// Shift-based batch normalization, forward and backward; see shift_normalization.py.
+// Shift-based batch normalization, forward and backward; see normalization.py.
 #include "channels.h"
 
 namespace normalization

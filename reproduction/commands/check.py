@@ -1,4 +1,4 @@
-"""Short runs of the four rows of MNIST's table (protocol paper), with the expected range of each
+"""Short runs of the four methods of MNIST's protocol paper, with the expected range of each
 test error. The exit status is 1 if an error is outside its range. The runs train on the first
 10,000 images of MNIST, or without MNIST on embedded digits."""
 

@@ -101,13 +101,13 @@ def write(options):
         write_atomically(path, (json.dumps(evaluation, indent=2) + "\n").encode())
     errors = {
         "binary": evaluation["binary"],
-        "binary, own statistics": evaluation["binary_own_statistics"],
+        "binary, recomputed statistics": evaluation["binary_own_statistics"],
         "real": evaluation["real"],
         **{f"ensemble of {size:>2}": error for size, error in evaluation["ensemble"].items()},
     }
     for label, error in errors.items():
         if error is not None:
-            print(f"{label:22} {error:6.2f}%")
+            print(f"{label:29} {error:6.2f}%")
     for i, share in enumerate(evaluation.get("unique_kernels", ())):
         print(f"unique kernels, layer {i} {share:5.1f}%")
 

@@ -26,6 +26,7 @@ from theano.tensor.nnet.abstract_conv import (
 
 import binary_connect
 from reproduction.experiments import EXPERIMENTS
+from reproduction.training.model import squared_hinge
 
 # Stochastic rows have the same products.
 NETWORKS = {
@@ -62,7 +63,7 @@ def count(hp, build_network):
         network = build_network(hp)
         layers = lasagne.layers.get_all_layers(network)
         output = lasagne.layers.get_output(network)
-        loss = T.sqr(T.maximum(0.0, 1.0 - T.matrix() * output)).mean()
+        loss = squared_hinge(output, T.matrix(), "mean")
         if hp.binary:
             grads = binary_connect.compute_grads(loss, network)
         else:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import original_stack
 from original_stack import machine
-from original_stack.command_line import Parser, Stopped, integer_between, run
+from original_stack.command_line import Parser, Stopped, integer_between, noted_signals, run
 from original_stack.errors import Lock, UserError, open_regular, writing
 
 from reproduction import datasets
@@ -55,7 +55,7 @@ def sweep(options):
         try:
             lock = Lock(folder)
         except BlockingIOError:
-            raise UserError(f"{results} has a sweep running; wait for it to end") from None
+            raise UserError(f"another sweep runs in {results}; wait for it to end") from None
     with lock:
         for dataset in dict.fromkeys(job.folder.parts[-3] for job in jobs):
             # Each run checks the data that --data names.
@@ -150,7 +150,7 @@ def engine(options, configuration, folder, logs):
     with tempfile.NamedTemporaryFile("w", suffix=".json") as f, open(folder / "log", "a") as log:
         json.dump(configuration, f)
         f.flush()
-        with _noted() as received:
+        with noted_signals() as received:
             process = subprocess.Popen(
                 [*snakemake, "--configfile", f.name],
                 env=environment,
@@ -162,21 +162,6 @@ def engine(options, configuration, folder, logs):
             _follow(process, logs, received)
         if received:
             raise Stopped("the runs are saved; the same command resumes them", received[-1])
-
-
-@contextlib.contextmanager
-def _noted():
-    """The numbers of the SIGTERMs and SIGINTs received."""
-    received = []
-    old = {
-        signum: signal.signal(signum, lambda signum, frame: received.append(signum))
-        for signum in (signal.SIGTERM, signal.SIGINT)
-    }
-    try:
-        yield received
-    finally:
-        for signum, handler in old.items():
-            signal.signal(signum, handler)
 
 
 def _follow(process, logs, received):

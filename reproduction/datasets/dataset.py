@@ -56,11 +56,11 @@ class Dataset:
     files: tuple
     preprocessing: str
     classes: int = 10
-    own: str = ""  # what data of one's own is called
+    own: str = ""  # the name of the user's file; empty for published data
 
     @property
     def title(self):
-        """Its name, which is that of the folder of its results: own data has one of its own."""
+        """The name in the path of its results: <name>, or <name>-<own> for the user's own data."""
         return f"{self.name}-{self.own}" if self.own else self.name
 
     @property
@@ -104,7 +104,13 @@ class Images:
 
 
 def split(name, train, valid_size, test, files, description):
-    """The data set whose validation images are the last `valid_size` images of `train`."""
+    """The data set whose validation images are the last `valid_size` images of `train`.
+
+    Raises
+    ------
+    UserError
+        If one of the three sets would be empty.
+    """
     first = len(train.y) - valid_size
     parts = [
         Split(train.X[:first], train.y[:first]),

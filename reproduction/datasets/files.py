@@ -8,7 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from original_stack.cache import cache_directory
-from original_stack.errors import UserError, no_room, open_regular, reading, unreadable
+from original_stack.errors import (
+    UserError,
+    expanded,
+    no_room,
+    open_regular,
+    reading,
+    unreadable,
+)
 
 import pooch
 
@@ -101,18 +108,10 @@ def data_directories(data=None):
     paths += [cache_directory() / "data", os.environ.get("PYLEARN2_DATA_PATH")]
     directories = []
     for path in filter(None, paths):
-        directories.append(expanded(path))
+        directories.append(expanded(path, "the data directory"))
         if os.path.exists(directories[-1]) and not os.path.isdir(directories[-1]):
             raise UserError(f"{path} is not a directory; name the directory with the data files")
     return directories
-
-
-def expanded(path):
-    """`path` with ~ and ~user replaced by home directories."""
-    try:
-        return Path(path).expanduser()
-    except RuntimeError:
-        raise UserError(f"{path}: there is no such user; name another path") from None
 
 
 def official_files(name, directories, allow_unofficial):

@@ -2,14 +2,14 @@
 
 import hashlib
 
-from original_stack.errors import UserError, open_regular
+from original_stack.errors import UserError, expanded, open_regular
 
 import numpy as np
 
 from reproduction.arrays import load_npz
 from reproduction.datasets import cifar10, svhn
 from reproduction.datasets.dataset import Dataset, Images, Split
-from reproduction.datasets.files import File, expanded
+from reproduction.datasets.files import File
 from reproduction.datasets.preprocessing import PIXELS
 
 SHAPES = {"mnist": (1, 28, 28), "cifar10": (3, 32, 32), "svhn": (3, 32, 32)}
@@ -46,7 +46,7 @@ def load(name, path, directories, inputs, lcn):
     UserError
         If the file does not have what is described above.
     """
-    path = expanded(path)
+    path = expanded(path, "--data")
     if not path.name.isprintable():
         raise UserError(f"{str(path)!r}: the name cannot be printed; rename the file")
     md5, sets = _read(path, SHAPES[name])

@@ -58,7 +58,7 @@ class Network(network.Network):
 
         Returns
         -------
-        float32 array of shape (n, 10)
+        float32 array of shape (n, classes)
 
         Raises
         ------

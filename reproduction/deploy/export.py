@@ -102,10 +102,7 @@ def export_bnn(trained, dataset):
         If the last layer computes in another way than bnn_network.py does.
     """
     network = trained.network()
-    X = T.tensor4()
-    expression = lasagne.layers.get_output(network, X, deterministic=True, test_weights="binary")
-    function = theano.function([X], expression)
-    outputs = np.concatenate([function(images) for images, _ in dataset.test.batches(200)])
+    outputs = Model(network, trained.hp, "binary").all_outputs(dataset.test)[0]
 
     arrays, layers = {}, []
     parts = list(stages(network))

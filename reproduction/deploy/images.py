@@ -95,7 +95,7 @@ def _read(path, shape, scale):
         elif start == b"PK\x03\x04":
             values = next(iter(load_npz(path, KINDS, LARGEST).values()))
         else:
-            raise UserError(f"{path} is no file of images; {KINDS}")
+            raise UserError(f"{path} is not an image file; {KINDS}")
     return _pixels(path, values, shape, scale)
 
 
@@ -154,7 +154,7 @@ def _picture(path, f, shape):
             size = "far more"
     if size != f"{columns}x{rows}":
         raise UserError(
-            f"{path} has {size} pixels; expected {columns}x{rows} in {colour}, scale it first"
+            f"{path} has {size} pixels; expected {columns}x{rows} in {colour}; resize it first"
         )
     if picture.mode not in ("1", "L", "P", "RGB"):
         raise UserError(

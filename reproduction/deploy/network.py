@@ -68,7 +68,7 @@ class Network:
 
         Returns
         -------
-        float32 array of shape (n, 10)
+        float32 array of shape (n, classes)
         """
         starts = range(0, len(images), batch)
         return np.concatenate([self._batch(images[i : i + batch]) for i in starts])

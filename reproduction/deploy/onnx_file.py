@@ -61,7 +61,8 @@ def model(graph, constants, images):
 
 
 def run(made, images):
-    """The scores of an ONNX model, as onnxruntime computes them."""
+    """The scores of an ONNX model, as onnxruntime computes them: float32 (n, classes), for images
+    as uint8 (n, channels, rows, columns)."""
     session = onnxruntime.InferenceSession(
         made.SerializeToString(), providers=["CPUExecutionProvider"]
     )
@@ -70,7 +71,7 @@ def run(made, images):
 
 
 def run_qonnx(graph, constants, images):
-    """The scores of a QONNX graph, as the package qonnx computes them."""
+    """The scores of a QONNX graph, as the package qonnx computes them; see `run`."""
     from qonnx.core.modelwrapper import ModelWrapper
     from qonnx.core.onnx_exec import execute_onnx
     from qonnx.transformation.infer_shapes import InferShapes

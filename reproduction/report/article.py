@@ -1,11 +1,11 @@
 """The reproduction in three pages, with the headings of ReScience: results/article.md."""
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 
 from reproduction.report.claims import VERDICTS, claims, counted, verdicts
 from reproduction.report.markdown import MADE, NAMES, table
 from reproduction.report.page import comparison_table, unofficial_table
-from reproduction.report.statistics import CONFIDENCE, ENOUGH_RUNS, MARGIN
+from reproduction.report.statistics import CONFIDENCE, ENOUGH_RUNS, MARGIN, verdicts_of
 from reproduction.report.times import cpu_hours, duration, threads_of, time_of_a_run
 
 TEXT = """\
@@ -116,10 +116,7 @@ def article(findings, pictures):
         confidence=CONFIDENCE,
         margin=MARGIN,
         enough=ENOUGH_RUNS,
-        judged=", ".join(
-            f"*{verdict}* {number}"
-            for verdict, number in sorted(Counter(c.verdict for c in compared).items())
-        ),
+        judged=verdicts_of(compared),
         tables=_tables(compared),
         title=title,
         picture=picture,

@@ -4,18 +4,29 @@ table of MNIST in the project's README.md."""
 import csv
 import io
 import statistics
+import textwrap
 from collections import defaultdict
 
 from reproduction import published as papers
 from reproduction.report.claims import claims, counted, obtained_figures, verdicts
 from reproduction.report.findings import inexact_test_images
 from reproduction.report.markdown import MADE, NAMES, printable, signed, table, text
-from reproduction.report.statistics import SEEDS, comparisons, difference, interval, rule, visible
+from reproduction.report.statistics import (
+    CONFIDENCE,
+    MARGIN,
+    SEEDS,
+    comparisons,
+    difference,
+    interval,
+    rule,
+    verdicts_of,
+    visible,
+)
 from reproduction.report.times import command, cpu_hours, duration, threads_of, time_of_a_run
 
 SMALL_NETWORK = """\
 Table 1 of BinaryConnect. The paper does not describe its small network; our network and its
-learning rates are an inference (`DEVIATIONS.md`, 14). The paper prints a dash too."""
+learning rates are an inference (`DEVIATIONS.md`, 14). The dash in the first row is the paper's."""
 UNOFFICIAL_DATA = """\
 These runs have the published setting, but a data file whose checksum is not the official one. They
 are not judged. The last column counts the images that differ from the official ones in a pixel; it
@@ -23,6 +34,12 @@ is known for the files in `unofficial.csv`."""
 COSTS = """\
 CPU hours of finished runs, which are hours times threads. The number of runs is in brackets.
 Evaluations, benchmarks and runs that were given up are not included."""
+ALL_ROWS = (
+    "Verdicts of all {rows} published rows: {verdicts}. *Reproduced*: the {confidence:.0%} "
+    "interval of the difference lies within {margin:.0%} of the published error. *Consistent*: it "
+    "includes zero, and the published error is too uncertain to say more. *Release*: the "
+    "hyperparameters of the released code."
+)
 CURVES = """\
 Three or more seeds are drawn as their mean, in a band from the lowest to the highest seed. Fewer
 seeds are drawn as a line each."""
@@ -116,13 +133,18 @@ def mnist_table(runs, picture):
     picture : tuple of str
         The title of the comparison, and its path relative to README.md.
     """
+    compared = comparisons(runs)
     lines = [
         [c.name, _value(c.published), _mean(c), len(c.errors), _delta(c), f"**{c.verdict}**"]
-        for c in comparisons(runs)
+        for c in compared
         if c.published["dataset"] == "mnist"
     ]
     header = "test error on MNIST (%),published,obtained,seeds,difference,verdict"
-    return f"{table(header.split(','), lines)}\n\n![{picture[0]}]({picture[1]})"
+    verdicts = ALL_ROWS.format(
+        rows=len(compared), verdicts=verdicts_of(compared), margin=MARGIN, confidence=CONFIDENCE
+    )
+    parts = table(header.split(","), lines), textwrap.fill(verdicts, 140)
+    return "\n\n".join([*parts, f"![{picture[0]}]({picture[1]})"])
 
 
 def results_csv(runs):

@@ -87,24 +87,22 @@ def wall_time(seconds, nodes):
 
 
 def memory_and_disk(scale):
-    """What a run on each data set needs, in a sentence for README.
+    """What a run on each data set needs at most, as a table for README.
 
     Parameters
     ----------
     scale : Scale or None
     """
-    parts = []
+    lines = []
     for name, shown in NAMES.items():
         of_data = [n for n in scale["runs"] if n["row"].split(":")[0] == name] if scale else []
         if of_data:
             memory = max(max(n["memory"], n["first_memory"]) for n in of_data)
             disk = max(n["checkpoint"] + n["folder"] for n in of_data)
-            prepared = _prepared(scale)[name]
-            parts.append(
-                f"{shown} up to {_size(memory)} of memory and {_size(disk)} of disk, and the "
-                f"prepared data {_size(prepared)}"
-            )
-    return f"A run takes on {'; on '.join(parts)}." if parts else ""
+            sizes = memory, disk, _prepared(scale)[name]
+            lines.append([shown, *(f"{size / 1e9:.2g}" for size in sizes)])
+    header = ["at most, in GB", "memory", "disk of a run", "disk of the prepared data"]
+    return table(header, lines) if lines else ""
 
 
 def scale_page(findings):

@@ -7,11 +7,10 @@ import dataclasses
 import datetime
 import json
 import math
-import signal
 import sys
 import time
 
-from original_stack.command_line import Stopped
+from original_stack.command_line import Stopped, noted_signals
 from original_stack.errors import UserError
 
 import lasagne
@@ -24,6 +23,8 @@ from reproduction.training.environment import environment, now
 from reproduction.training.model import Model
 from reproduction.training.progress import Progress, Snapshot
 from reproduction.training.run_folder import CHECKPOINT_INTERVAL, COLUMNS, RunFolder
+
+STOPPED = "stopped after epoch {}; the same command resumes from there"
 
 
 def run(dataset, hp, build_network, seed, results, test_weights=None, resume=False, restart=False):
@@ -114,14 +115,14 @@ def train(model, hp, dataset, seed, folder):
     """
     size = len(dataset.train.y)
     progress, snapshot = _begin(model, folder)
-    with _Signals() as signals:
+    with noted_signals() as received:
         folder.write(progress.record(), progress.rows)
         started, saved = time.monotonic() - progress.seconds, -math.inf
         with _bar(hp, size, progress.epoch) as bar:
             for epoch in range(progress.epoch + 1, hp.epochs + 1):
                 LR = np.float32(hp.learning_rate(epoch))
                 shuffle = np.random.RandomState([seed, (epoch - 1) // hp.evaluate_every])
-                losses = _train_epoch(model, dataset.train, shuffle, LR, bar, signals)
+                losses = _train_epoch(model, dataset.train, shuffle, LR, bar, received)
                 _require_finite("loss", losses[-1], epoch, LR, progress, folder)
                 if len(losses) == hp.steps(size):  # otherwise a signal was received
                     row = {**dict.fromkeys(COLUMNS), "epoch": epoch, "learning_rate": float(LR)}
@@ -139,12 +140,12 @@ def train(model, hp, dataset, seed, folder):
                     bar.write(_describe(row, progress, hp.epochs))
                     sys.stdout.flush()
                 # The first epoch is always saved, so that a record never lacks its checkpoint.
-                if signals.received or time.monotonic() - saved >= CHECKPOINT_INTERVAL:
+                if received or time.monotonic() - saved >= CHECKPOINT_INTERVAL:
                     folder.save_checkpoint(progress, snapshot)
                     saved = time.monotonic()
                 folder.write(progress.record(), progress.rows)
-                if signals.received and progress.epoch < hp.epochs:
-                    raise signals.stopped(progress.epoch)
+                if received and progress.epoch < hp.epochs:
+                    raise Stopped(STOPPED.format(progress.epoch), received[-1])
         folder.finish(progress.record(finished=True, ended=now()), progress.rows, snapshot.best)
     return folder.run
 
@@ -160,7 +161,7 @@ def _begin(model, folder):
     return progress, snapshot
 
 
-def _train_epoch(model, split, shuffle, LR, bar, signals):
+def _train_epoch(model, split, shuffle, LR, bar, received):
     """Train on the full batches of a split in a random order.
 
     Returns
@@ -176,7 +177,7 @@ def _train_epoch(model, split, shuffle, LR, bar, signals):
         loss = model.train_step(split.X[images], model.targets[split.y[images]], LR)
         losses.append(float(loss))
         bar.update()
-        if signals.received or not math.isfinite(loss):
+        if received or not math.isfinite(loss):
             break
     return losses
 
@@ -187,27 +188,6 @@ def _require_finite(name, loss, epoch, LR, progress, folder):
         reason = f"the {name} is {loss} in epoch {epoch} at learning rate {LR:.3g}"
         folder.write(progress.record(stopped=reason, ended=now()), progress.rows)
         raise UserError(f"{reason}; lower the learning rate")
-
-
-class _Signals:
-    """Notes SIGTERM and SIGINT, so that the run can end at a point where nothing is lost."""
-
-    received = None
-
-    def __enter__(self):
-        self._old = {s: signal.signal(s, self._note) for s in (signal.SIGTERM, signal.SIGINT)}
-        return self
-
-    def _note(self, signum, frame):
-        self.received = signum
-
-    def stopped(self, epoch):
-        message = f"stopped after epoch {epoch}; the same command resumes from there"
-        return Stopped(message, self.received)
-
-    def __exit__(self, *_):
-        for signum, handler in self._old.items():
-            signal.signal(signum, handler)
 
 
 def _bar(hp, size, epoch):

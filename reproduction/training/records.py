@@ -68,7 +68,7 @@ class Environment(TypedDict, total=False):
 
 
 class EarlierEnvironment(Environment):
-    """The environment of a run until an epoch."""
+    """An earlier environment of a run, and the last epoch that was trained in it."""
 
     until_epoch: Count
 

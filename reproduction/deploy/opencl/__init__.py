@@ -16,9 +16,9 @@ from original_stack.errors import UserError, write_atomically, writing
 
 import numpy as np
 
-TILE = 64  # xnor.cl's
+TILE = 64  # the same as in xnor.cl
 GROUP = 16
-LISTS = "./reproduce devices lists those that there are"
+LISTS = "./reproduce devices lists the devices"
 
 
 def devices():
@@ -167,8 +167,8 @@ class Device:
             yield
         except self._cl.MemoryError as error:
             raise UserError(
-                f"{self.name} has too little memory ({_reason(error)}); end what else uses it, or "
-                f"choose another device: {LISTS}"
+                f"{self.name} has too little memory ({_reason(error)}); close other programs that "
+                f"use it, or choose another device: {LISTS}"
             ) from None
         except self._cl.Error as error:
             raise UserError(

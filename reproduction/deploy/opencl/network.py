@@ -83,7 +83,7 @@ class Network(network.Network):
                 height, width = 1, 1
 
     def outputs(self, images):
-        """Outputs of the network, float32 (n, 10), for raw pixels (n, *image).
+        """Outputs of the network, float32 (n, classes), for raw pixels (n, *image).
 
         Images are processed in parts that fit into the memory of the device.
 

@@ -40,12 +40,13 @@ def test_evaluation_of_a_stochastic_run(run, capsys, hp):
     assert list(evaluation["ensemble"]) == ["1", "2", "4", "8", "16"]
     own = evaluation["binary_own_statistics"]
     assert (own is None) == (hp is PAPER)
-    lines = [
-        f"binary                 {evaluation['binary']:6.2f}%",
-        *([f"binary, own statistics {own:6.2f}%"] if hp is RELEASE else []),
-        f"real                   {evaluation['real']:6.2f}%",
-        f"ensemble of  1         {evaluation['ensemble']['1']:6.2f}%",
-    ]
+    expected = {
+        "binary": evaluation["binary"],
+        **({"binary, recomputed statistics": own} if hp is RELEASE else {}),
+        "real": evaluation["real"],
+        "ensemble of  1": evaluation["ensemble"]["1"],
+    }
+    lines = [f"{weights:29} {error:6.2f}%" for weights, error in expected.items()]
     assert capsys.readouterr().out.splitlines()[: len(lines)] == lines
     first = (folder / "evaluation.json").read_text()
     assert evaluate.main([str(folder)]) == 0
@@ -72,10 +73,10 @@ def test_ensembles_average_prefixes_of_one_set_of_samples():
         def all_outputs(self, split, size):
             return samples[:size]
 
-    subset = type("Subset", (), {"X": np.zeros((2, 1)), "y": y})
-    # One draw: both images are of class 0. Two: the sums are (1, 3) and (2, 4), both of class 1.
+    split = type("Split", (), {"X": np.zeros((2, 1)), "y": y})
+    # One sample: both images are of class 0. Two: the sums are (1, 3) and (2, 4), both of class 1.
     expected = {"1": 0.0, "2": 100.0, "4": 100.0, "8": 100.0, "16": 100.0}
-    assert evaluate._ensembles(Model(), subset) == expected
+    assert evaluate._ensembles(Model(), split) == expected
 
 
 def test_kernels_repeat_up_to_their_sign():

@@ -108,7 +108,7 @@ def test_one_sweep_at_a_time(capsys, tmp_path, engine):
     (tmp_path / "r" / "sweep").mkdir(parents=True)
     rows = ["--rows", "digits:paper:none", "--seeds", "1", "--results", f"{tmp_path}/r"]
     with sweep.Lock(tmp_path / "r" / "sweep"):
-        message = f"{tmp_path}/r has a sweep running; wait for it to end"
+        message = f"another sweep runs in {tmp_path}/r; wait for it to end"
         assert end(capsys, *rows) == (2, "", f"sweep: {message}\n")
 
 

@@ -184,7 +184,7 @@ def test_a_path_that_is_not_a_directory(tmp_path, monkeypatch):
             f"{tmp_path / name} is not a directory; name the directory with the data files"
         )
     assert error("mnist", "") == "--data is empty; name a directory or leave it out"
-    expected = "~nosuchuser/x: there is no such user; name another path"
+    expected = "the data directory is '~nosuchuser/x', but there is no such home; give a full path"
     assert error("mnist", "~nosuchuser/x") == expected
     monkeypatch.setenv("BINARYCONNECT_DATA", "~nosuchuser/x")
     assert error("mnist") == expected

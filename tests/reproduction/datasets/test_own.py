@@ -194,7 +194,7 @@ def test_missing_arrays(tmp_path):
 
 def test_no_such_file(tmp_path):
     assert error("svhn", "~nosuchuser/a.npz") == (
-        "~nosuchuser/a.npz: there is no such user; name another path"
+        "--data is '~nosuchuser/a.npz', but there is no such home; give a full path"
     )
     assert error("svhn", tmp_path / "a.npz") == (
         f"there is no file {tmp_path}/a.npz; name one with train_images, train_labels, "

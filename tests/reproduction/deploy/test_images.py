@@ -124,7 +124,7 @@ def test_paths_that_are_not_files(tmp_path):
     assert refusal(read_images, [path], GREY) == f"{path} does not exist; name a file of images"
     for content in (b"", b"text"):
         path.write_bytes(content)
-        assert refusal(read_images, [path], GREY) == f"{path} is no file of images; {KINDS}"
+        assert refusal(read_images, [path], GREY) == f"{path} is not an image file; {KINDS}"
     os.mkfifo(tmp_path / "fifo")
     for other in (tmp_path / "fifo", "/dev/zero"):
         assert refusal(read_images, [other], GREY) == (
@@ -190,19 +190,19 @@ def bomb(width, height):
         (
             png(random_images(30, 28)),
             GREY,
-            "has 28x30 pixels; expected 28x28 in grey, scale it first",
+            "has 28x30 pixels; expected 28x28 in grey; resize it first",
         ),
         (
             png(random_images(28, 28)),
             COLOUR,
-            "has 28x28 pixels; expected 32x32 in colour, scale it first",
+            "has 28x28 pixels; expected 32x32 in colour; resize it first",
         ),
         (
             bomb(10**4, 10**4),
             GREY,
-            "has 10000x10000 pixels; expected 28x28 in grey, scale it first",
+            "has 10000x10000 pixels; expected 28x28 in grey; resize it first",
         ),
-        (bomb(10**5, 10**5), GREY, "has far more pixels; expected 28x28 in grey, scale it first"),
+        (bomb(10**5, 10**5), GREY, "has far more pixels; expected 28x28 in grey; resize it first"),
         (png(random_images(28, 28, 3)), GREY, "has colours; save it in grey"),
         (
             png(random_images(28, 28, 4)),

@@ -33,12 +33,14 @@ SCALE = {
 }
 
 
-def test_memory_and_disk_in_a_sentence():
+def test_memory_and_disk_in_a_table():
     more = needs("svhn:paper:stochastic", first_memory=6 * 10**9, prepared_data=4 * 10**9)
-    assert memory_and_disk({**SCALE, "runs": [*SCALE["runs"], more]}) == (
-        "A run takes on MNIST up to 3.0 GB of memory and 450.0 MB of disk, and the prepared data "
-        "50.0 MB; on SVHN up to 6.0 GB of memory and 30.0 MB of disk, and the prepared data 4.0 GB."
-    )
+    assert memory_and_disk({**SCALE, "runs": [*SCALE["runs"], more]}).splitlines() == [
+        "| at most, in GB | memory | disk of a run | disk of the prepared data |",
+        "| --- | --- | --- | --- |",
+        "| MNIST | 3 | 0.45 | 0.05 |",
+        "| SVHN | 6 | 0.03 | 4 |",
+    ]
     assert memory_and_disk(None) == ""
 
 

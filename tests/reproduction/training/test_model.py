@@ -16,7 +16,7 @@ RELEASED = dataclasses.replace(
 )
 
 
-def test_ensemble_averages_the_outputs_of_several_networks():
+def test_an_ensemble_samples_its_networks():
     hp = dataclasses.replace(SMALL, method="stochastic")
     lasagne.random.set_rng(np.random.RandomState(1))
     model = Model(mnist.build_network(hp), hp, "ensemble")

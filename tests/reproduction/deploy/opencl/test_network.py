@@ -110,7 +110,7 @@ def test_no_memory_for_one_image(opencl_device, small, monkeypatch):
     assert refusal(network.outputs, pixels) == (
         f"{opencl_device.name} has too little memory (clCreateBuffer failed: "
         "MEM_OBJECT_ALLOCATION_FAILURE); end what else uses it, or choose another device: "
-        "./reproduce devices lists those that there are"
+        "./reproduce devices lists the devices"
     )
 
 

@@ -20,7 +20,7 @@ from reproduction.deploy import opencl
 
 # (rows, depth, units): one of each, within a tile, on its edges and beyond.
 SIZES = [(1, 1, 1), (3, 5, 7), (64, 64, 64), (65, 63, 129), (130, 257, 66), (2, 700, 1)]
-LISTS = "./reproduce devices lists those that there are"
+LISTS = "./reproduce devices lists the devices"
 
 
 @pytest.fixture
