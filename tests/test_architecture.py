@@ -1,6 +1,7 @@
 """The layers of the project: which module may import which, and which never load Theano."""
 
 import ast
+import re
 import subprocess
 import sys
 from graphlib import TopologicalSorter
@@ -120,9 +121,17 @@ def test_only_fused_knows_instructions():
     """The stack is excepted, because it reads the processor's flags."""
     for path, module in FILES.items():
         if room(module) not in ("fused", "original_stack", "benchmarks", None):
-            text = path.read_text()
-            assert "_mm512" not in text, module
-            assert "-mavx" not in text, module
+            assert not re.search(r"\b_mm\d*_|-mavx", path.read_text()), module
+
+
+def test_no_test_imports_another():
+    """What tests share stands in conftest.py, checks.py, formats.py and their like."""
+    for path in (ROOT / "tests").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in getattr(node, "names", []) if hasattr(alias, "asname")]
+            origin = [getattr(node, "module", None) or ""] if names else []
+            for part in ".".join([*origin, *names]).split("."):
+                assert not part.startswith("test_"), f"{path.name} imports {part}"
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,8 @@
 
 from collections import defaultdict
 
-from reproduction.report.claims import VERDICTS, claims, counted, verdicts
+from reproduction.report.claims import claims, counted, verdicts
+from reproduction.report.evidence import VERDICTS
 from reproduction.report.markdown import MADE, NAMES, table
 from reproduction.report.page import comparison_table, unofficial_table
 from reproduction.report.statistics import CONFIDENCE, ENOUGH_RUNS, MARGIN, verdicts_of

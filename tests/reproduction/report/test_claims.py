@@ -6,7 +6,8 @@ from records import add_run
 
 from reproduction.experiments import ROWS
 from reproduction.report import findings
-from reproduction.report.claims import VERDICTS, claims, claims_page, verdicts
+from reproduction.report.claims import claims, claims_page, verdicts
+from reproduction.report.evidence import VERDICTS
 
 CIFAR10 = {"dataset": "cifar10", "epochs": 500, "epochs_done": 500}
 XNOR = {
