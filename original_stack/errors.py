@@ -201,6 +201,8 @@ def writing(path, remedy):
 def _permission(path):
     """What to do about a path that this user may not write."""
     existing = next(p for p in (path, *path.parents) if os.access(p, os.F_OK))
+    if existing.is_file() and not os.access(existing.parent, os.W_OK):
+        existing = existing.parent  # a file is replaced, which needs a folder that can be written
     status = existing.stat()
     owner, user = f"{status.st_uid}:{status.st_gid}", f"{os.geteuid()}:{os.getegid()}"
     if status.st_uid == os.geteuid():

@@ -50,7 +50,7 @@ class OldNames(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         if name in ("fuel", "pylearn2"):  # they import from collections what is in collections.abc
             for abstract in collections.abc.__all__:
                 setattr(collections, abstract, getattr(collections.abc, abstract))
-        if name in ("binary_connect", "shift_based", "binary_net"):
+        if name in ("binary_connect", "shift_based", "binary_net", "batch_norm"):
             return _own_module(name)
         return None
 
@@ -119,10 +119,14 @@ _PACKAGES = ("theano.compat.six", "theano.sandbox.cuda")
 
 def _own_module(name):
     """The spec of this project's module, even if a script of 2015-16 has a file of the same name
-    beside it, which Python would find first; `say` names that file."""
+    beside it, which Python would find first; `say` names that file. A script keeps its own
+    batch_norm, because that of 2016 has other layers than that of 2015."""
     spec = importlib.machinery.PathFinder.find_spec(name)
     own = Path(__file__).resolve().parent.parent / f"{name}.py"
     if spec is None or (spec.origin and own.exists() and own.samefile(spec.origin)):
+        return spec
+    if name == "batch_norm":
+        say(f"{spec.origin} is used, not {own}; to use this project's, rename yours")
         return spec
     say(f"{spec.origin} shadows {own}, which is used; to use your own, rename it")
     return importlib.util.spec_from_file_location(name, own)

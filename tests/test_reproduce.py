@@ -9,7 +9,19 @@ from original_stack import ROOT
 
 import pytest
 
-TOOLS = ("sh", "dirname", "sha256sum", "cut", "flock", "mkdir", "rm", "awk", "touch", "cat")
+TOOLS = (
+    "sh",
+    "dirname",
+    "readlink",
+    "sha256sum",
+    "cut",
+    "flock",
+    "mkdir",
+    "rm",
+    "awk",
+    "touch",
+    "cat",
+)
 
 
 def reproduce(*arguments, root=ROOT, **environment):
@@ -86,6 +98,27 @@ def test_no_venv_module(machine):
         machine,
         "Python 3.11 lacks its venv module; install it (Debian, Ubuntu: apt-get install "
         "python3.11-venv)",
+    )
+
+
+def test_a_link_leads_to_the_project(machine):
+    """The folder of the link is not taken for the project."""
+    elsewhere = machine / "elsewhere"
+    (elsewhere / ".venv").mkdir(parents=True)
+    (elsewhere / "reproduce").symlink_to(machine / "reproduce")
+    add(machine, "g++", "")
+    add(machine, "python3.11", "case $2 in *ensurepip*) exit 1 ;; *) exit 0 ;; esac")
+    done = reproduce("check", root=elsewhere, PATH=str(machine / "bin"))
+    assert "Python 3.11 lacks its venv module" in done.stderr
+    assert (machine / ".venv").exists()
+    assert not list((elsewhere / ".venv").iterdir())
+
+
+def test_a_part_of_the_project(machine):
+    (machine / "requirements.lock").unlink()
+    refused(
+        machine,
+        f"{machine}/requirements.lock is missing; run the reproduce of a whole copy of the project",
     )
 
 

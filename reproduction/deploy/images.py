@@ -28,8 +28,9 @@ def read_images(paths, shape, scale=None):
     Parameters
     ----------
     paths : list of path
-        Files with arrays (.npy, the first array of .npz, IDX; also packed by gzip), files with one
-        picture (PNG, PGM), and folders. The pictures of a folder are read in the order of names.
+        Files with arrays (.npy, IDX, also packed by gzip; .npz with one array or with test_images),
+        files with one picture (PNG, PGM), and folders. The pictures of a folder are read in the
+        order of names.
     shape : list of int
         [channels, rows, columns].
     scale : float or None
@@ -93,10 +94,21 @@ def _read(path, shape, scale):
         elif start == b"\x93NUM":
             values = read_npy(f, min(available, LARGEST))
         elif start == b"PK\x03\x04":
-            values = next(iter(load_npz(path, KINDS, LARGEST).values()))
+            values = _of_npz(path, load_npz(path, KINDS, LARGEST))
         else:
             raise UserError(f"{path} is not an image file; {KINDS}")
     return _pixels(path, values, shape, scale)
+
+
+def _of_npz(path, arrays):
+    """The array test_images, or the only one."""
+    if "test_images" in arrays:
+        return arrays["test_images"]
+    if len(arrays) != 1:
+        raise UserError(
+            f"{path} holds {len(arrays)} arrays; expected one, or test_images among them"
+        )
+    return next(iter(arrays.values()))
 
 
 def _idx(f, available):

@@ -41,6 +41,10 @@ def load(path, device=None):
     try:
         with reading(path, REMEDY):
             arrays = load_npz(path, REMEDY, LARGEST)
+            if "manifest" not in arrays:
+                raise UserError(
+                    f"{path} holds no exported network; ./reproduce export RUN_DIR makes such files"
+                )
             manifest = json.loads(str(arrays.pop("manifest")))
             module = _module(manifest["format"])
             version = manifest["version"]
@@ -135,7 +139,7 @@ def main(argv=None):
     )
     parser.add_argument(
         "--scale",
-        type=number_between(0, 255),
+        type=number_between(1e-6, 255),
         metavar="FACTOR",
         help="factor from values of arrays to pixels: 255 if values are from 0 to 1",
     )

@@ -29,6 +29,16 @@ def test_an_owner_without_permission(tmp_path):
     )
 
 
+def test_a_file_in_a_folder_without_permission(tmp_path, monkeypatch):
+    (tmp_path / "a").touch()
+    monkeypatch.setattr(os, "access", lambda path, mode: mode == os.F_OK or path != tmp_path)
+    with pytest.raises(UserError) as caught, writing(tmp_path / "a", "make room"):
+        raise PermissionError(errno.EACCES, "Permission denied")
+    assert str(caught.value) == (
+        f"cannot write {tmp_path}/a: Permission denied; make {tmp_path} writable or choose another"
+    )
+
+
 @pytest.mark.parametrize(
     "error",
     [

@@ -42,10 +42,19 @@ def test_arrays(tmp_path):
     np.savez(tmp_path / "d.npz", images)
     np.save(tmp_path / "e.npy", images[..., np.newaxis])
     np.save(tmp_path / "f.npy", np.asfortranarray(images, np.float64))
-    for name in ("a", "b.gz", "c.npy", "d.npz", "e.npy", "f.npy"):
+    np.savez(tmp_path / "g.npz", train_images=images[:1], test_images=images)
+    for name in ("a", "b.gz", "c.npy", "d.npz", "e.npy", "f.npy", "g.npz"):
         names, pixels = read_images([tmp_path / name], GREY)
         np.testing.assert_array_equal(pixels, images[:, np.newaxis])
         assert names == [(str(tmp_path / name), i) for i in range(3)]
+
+
+def test_which_array_of_several(tmp_path):
+    path = tmp_path / "several.npz"
+    np.savez(path, a=np.zeros((1, 784)), b=np.zeros((2, 784)))
+    assert refusal(read_images, [path], GREY) == (
+        f"{path} holds 2 arrays; expected one, or test_images among them"
+    )
 
 
 @pytest.mark.parametrize("form", [(3, 32, 32, 3), (3, 3, 1024), (32, 32, 9), (3, 32, 96), ()])

@@ -169,6 +169,14 @@ def test_other_version(tmp_path):
         )
 
 
+def test_another_file_of_arrays(tmp_path):
+    np.savez(tmp_path / "model.npz", a=np.zeros(3))
+    assert refusal(predict.load, tmp_path / "model.npz") == (
+        f"{tmp_path}/model.npz holds no exported network; ./reproduce export RUN_DIR makes such "
+        "files"
+    )
+
+
 @pytest.mark.parametrize("make", [formats.exported_floats, formats.exported_bnn])
 @settings(deadline=None)
 @given(data=st.data())

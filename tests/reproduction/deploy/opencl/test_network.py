@@ -109,8 +109,8 @@ def test_no_memory_for_one_image(opencl_device, small, monkeypatch):
     limited(opencl_device, monkeypatch, 1000)
     assert refusal(network.outputs, pixels) == (
         f"{opencl_device.name} has too little memory (clCreateBuffer failed: "
-        "MEM_OBJECT_ALLOCATION_FAILURE); end what else uses it, or choose another device: "
-        "./reproduce devices lists the devices"
+        "MEM_OBJECT_ALLOCATION_FAILURE); close other programs that use it, or choose another "
+        "device: ./reproduce devices lists the devices"
     )
 
 

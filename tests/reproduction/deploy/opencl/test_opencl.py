@@ -223,5 +223,5 @@ def test_a_device_without_memory(opencl_device, monkeypatch):
         opencl_device.pack(x)
     assert str(raised.value) == (
         f"{opencl_device.name} has too little memory (clEnqueueNDRangeKernel failed: "
-        f"OUT_OF_RESOURCES); end what else uses it, or choose another device: {LISTS}"
+        f"OUT_OF_RESOURCES); close other programs that use it, or choose another device: {LISTS}"
     )
