@@ -20,6 +20,8 @@ from original_stack.command_line import Parser, run
 
 from rivals import environment, update_page, write_record
 
+from reproduction.report.markdown import table
+
 ROUNDS = 15
 LATENCY = 3  # cycles of a product of integers, on Intel since 2008 and on AMD since 2017
 CHAIN = 50_000  # products; some 50 microseconds, in which the clock stays as it was
@@ -186,20 +188,18 @@ def time_kernel(name, source, task, products, bound, build, clock):
     }
 
 
-def table(record):
-    """Markdown lines: a row for each kernel."""
-    yield "| kernel | source | task | ms | multiply-adds a cycle | bound | reached |"
-    yield "|---|---|---|---|---|---|---|"
+def block(record):
+    """The text of the page: a row for each kernel, and the machine."""
+    rows = []
     for kernel in record["kernels"]:
         milliseconds = statistics.median(kernel["milliseconds"])
         rate, bound = kernel["products_a_cycle"], kernel["bound"]
-        yield (
-            f"| {kernel['name']} | {kernel['source']} | {kernel['task']} | {milliseconds:.3g} | "
-            f"{rate:.1f} | {bound} | {rate / bound:.0%} |"
-        )
+        row = [kernel["name"], kernel["source"], kernel["task"], f"{milliseconds:.3g}"]
+        rows.append([*row, f"{rate:.1f}", bound, f"{rate / bound:.0%}"])
     clock = statistics.median(ghz for kernel in record["kernels"] for ghz in kernel["gigahertz"])
-    yield ""
-    yield f"{record['machine']['processor']}, one thread, {clock:.2f} GHz as measured."
+    note = f"{record['machine']['processor']}, one thread, {clock:.2f} GHz as measured."
+    header = ["kernel", "source", "task", "ms", "multiply-adds a cycle", "bound", "reached"]
+    return f"{table(header, rows)}\n\n{note}"
 
 
 def main(argv=None):
@@ -216,9 +216,9 @@ def measure(args):
     clock = chain()
     record = {"kernels": [time_kernel(*kernel, clock) for kernel in kernels()]}
     record["machine"] = environment()
-    print("\n".join(table(record)))
+    print(block(record))
     write_record("kernels", record)
-    update_page("./reproduce benchmark kernels", table(record))
+    update_page("./reproduce benchmark kernels", block(record))
 
 
 if __name__ == "__main__":

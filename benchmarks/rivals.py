@@ -102,13 +102,13 @@ def write_record(name, record):
     _write(path, json.dumps(record, indent=1) + "\n")
 
 
-def update_page(mark, lines):
-    """Put `lines` between the mark and the next end in results/benchmarks/README.md; results that
-    go elsewhere have no such page."""
+def update_page(mark, block):
+    """Put the text `block` between the mark and the next end in results/benchmarks/README.md;
+    results that go elsewhere have no such page."""
     if original_stack.RESULTS != ROOT / "results":
         return
     path = original_stack.RESULTS / "benchmarks" / "README.md"
-    update_block(path, mark, "\n".join(lines))
+    update_block(path, mark, block)
 
 
 def _write(path, text):

@@ -37,6 +37,8 @@ from rivals import (
 )
 from serve import serve
 
+from reproduction.report.markdown import table
+
 STEPS = {  # data set, protocol and method of the row, and the changes to it
     "mnist-adam": ("mnist", "release", "stochastic", {"num_units": 1024, "batch_size": 200}),
     "mnist-published": ("mnist", "paper", "stochastic", {}),
@@ -176,23 +178,23 @@ def compare(name, torch_python):
     }
 
 
-def table(records):
-    """Markdown lines: a row for each step and rival of `records`."""
-    yield "| step | rival | ms a step | x ours |"
-    yield "|---|---|---|---|"
+def block(records):
+    """The text of the page: a row for each step and rival of `records`, and the machines."""
+    rows, notes = [], []
     for record in records:
         for rival, milliseconds in record["median_milliseconds"].items():
-            row = f"| {record['step']} | {NAMES.get(rival, rival)} | {milliseconds:.1f}"
-            yield f"{row} | {record['over_fused'][rival]:.2f} |"
-    yield ""
-    for record in records:
+            ratio_to_ours = f"{record['over_fused'][rival]:.2f}"
+            name = NAMES.get(rival, rival)
+            rows.append([record["step"], name, f"{milliseconds:.1f}", ratio_to_ours])
         facts, starts = record["machine"], record["seconds_to_first_step"]
         torch = f", PyTorch {facts['torch']}" if facts["torch"] else ""
-        yield (
+        notes.append(
             f"{record['step']}: {facts['processor']}, {facts['threads']} threads, "
             f"{facts['blas']}{torch}; from the command to the first step "
             f"{starts['warm_cache']:.1f} s, {starts['cold_cache']:.1f} s with nothing compiled yet."
         )
+    header = ["step", "rival", "ms a step", "x ours"]
+    return "\n".join([table(header, rows), "", *notes])
 
 
 def main(argv=None):
@@ -217,11 +219,11 @@ def measure(args):
     else:
         for name in args.steps or STEPS:
             record = compare(name, args.torch_python)
-            print("\n".join(table([record])), flush=True)
+            print(block([record]), flush=True)
             write_record(name, record)
         files = [original_stack.RESULTS / "benchmarks" / f"{step}.json" for step in STEPS]
         records = [json.loads(file.read_text()) for file in files if file.exists()]
-        update_page("./reproduce benchmark", table(records))
+        update_page("./reproduce benchmark", block(records))
 
 
 if __name__ == "__main__":

@@ -42,6 +42,8 @@ from rivals import (
 )
 from serve import serve
 
+from reproduction.report.markdown import table
+
 SIZES = (1024, 2048, 4096, 8192)
 UNITS, IMAGES = 4096, 10_000
 LARQ_IMAGES = 100
@@ -272,17 +274,17 @@ def title(record):
     return f"MNIST, 3 x {record['size']}, {many}"
 
 
-def table(records):
-    """Markdown lines: a row for each task and rival; ratios to the kernels that all tasks have."""
+def rows(records):
+    """A table with a row for each task and rival; ratios to the kernels that all tasks have."""
     kernels = [k for k in records[0]["over"] if all(k in record["over"] for record in records)]
-    yield "| task | by | ms | " + " | ".join(f"x {kernel}" for kernel in kernels) + " |"
-    yield "|---|---|---|" + "---|" * len(kernels)
+    lines = []
     for record in records:
         for rival, milliseconds in record["median_milliseconds"].items():
             part = record["part_timed"][rival]
             name = rival if part == 1 else f"{rival} ({part:.2%} of it timed)"
-            ratios = " | ".join(f"{record['over'][kernel][rival]:.2f}" for kernel in kernels)
-            yield f"| {title(record)} | {name} | {milliseconds:.4g} | {ratios} |"
+            ratios = [f"{record['over'][kernel][rival]:.2f}" for kernel in kernels]
+            lines.append([title(record), name, f"{milliseconds:.4g}", *ratios])
+    return table(["task", "by", "ms", *(f"x {kernel}" for kernel in kernels)], lines)
 
 
 def footnote(weights, facts):
@@ -354,7 +356,7 @@ def measure(args):
         weights = export_network(units, path)
         for task in tasks:
             records.append(compare(*task, path, args))
-            print("\n".join(table(records[-1:])), flush=True)
+            print(rows(records[-1:]), flush=True)
     record = {
         "weights_bytes": {"float32": weights[0], "packed": weights[1]},
         "machine": {**environment(), "versions": records[-1]["versions"], **facts},
@@ -365,7 +367,7 @@ def measure(args):
     if args.small:
         return
     write_record(name, record)
-    update_page(mark, [*table(records), "", note])
+    update_page(mark, f"{rows(records)}\n\n{note}")
 
 
 if __name__ == "__main__":

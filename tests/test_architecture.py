@@ -124,6 +124,12 @@ def test_only_fused_knows_instructions():
             assert not re.search(r"\b_mm\d*_|-mavx", path.read_text()), module
 
 
+def test_only_report_writes_markdown():
+    for path, module in FILES.items():
+        if room(module) != "reproduction.report":
+            assert not re.search(r"\|-|\| -|[\"']\| ", path.read_text()), module
+
+
 def test_no_test_imports_another():
     """What tests share stands in conftest.py, checks.py, formats.py and their like."""
     for path in (ROOT / "tests").rglob("*.py"):

@@ -45,9 +45,9 @@ def test_table(kernels):
         ],
         "machine": {"processor": "A Processor"},
     }
-    assert list(kernels.table(record)) == [
+    assert kernels.block(record).splitlines() == [
         "| kernel | source | task | ms | multiply-adds a cycle | bound | reached |",
-        "|---|---|---|---|---|---|---|",
+        "| --- | --- | --- | --- | --- | --- | --- |",
         "| counts | counted.h | 2 x 3 x 4 | 2 | 16.0 | 64 | 25% |",
         "",
         "A Processor, one thread, 3.00 GHz as measured.",

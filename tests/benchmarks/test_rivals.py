@@ -67,10 +67,10 @@ def test_page_is_updated_between_its_marks(rivals, tmp_path, monkeypatch):
     page = tmp_path / "results" / "benchmarks" / "README.md"
     page.parent.mkdir(parents=True)
     page.write_text("a\n<!-- made by x -->\nold\n<!-- end -->\nb\n")
-    rivals.update_page("x", ["new"])
+    rivals.update_page("x", "new")
     assert "old" in page.read_text()  # the results go elsewhere
     monkeypatch.setattr(original_stack, "RESULTS", tmp_path / "results")
-    rivals.update_page("x", ["new", "lines"])
+    rivals.update_page("x", "new\nlines")
     assert page.read_text() == "a\n<!-- made by x -->\nnew\nlines\n<!-- end -->\nb\n"
     rivals.write_record("y", {"a": 1})
     assert json.loads((page.parent / "y.json").read_text()) == {"a": 1}
@@ -83,9 +83,9 @@ def test_page_is_what_its_records_give(rivals):
     folder = original_stack.ROOT / "results" / "benchmarks"
     page = (folder / "README.md").read_text()
     steps = [json.loads((folder / f"{step}.json").read_text()) for step in training_step.STEPS]
-    assert "\n".join(training_step.table(steps)) in page
+    assert training_step.block(steps) in page
     record = json.loads((folder / "xnor.json").read_text())
-    assert "\n".join(xnor.table(record["records"])) in page
+    assert xnor.rows(record["records"]) in page
     weights = record["weights_bytes"].values()
     assert xnor.footnote(tuple(weights), record["machine"]) in page
 
@@ -102,9 +102,9 @@ def test_tasks_may_have_different_rivals(rivals):
             "part_timed": {name: 1 for name in names},
         }
 
-    assert list(xnor.table([record(8, "a", "b"), record(9, "b")])) == [
+    assert xnor.rows([record(8, "a", "b"), record(9, "b")]).splitlines() == [
         "| task | by | ms | x b |",
-        "|---|---|---|---|",
+        "| --- | --- | --- | --- |",
         "| 8 x 8 x 8 | a | 2 | 1.00 |",
         "| 8 x 8 x 8 | b | 2 | 1.00 |",
         "| 9 x 9 x 9 | b | 2 | 1.00 |",
@@ -126,7 +126,7 @@ def test_page_names_a_processor_as_one(rivals):
         if path.exists():
             record = json.loads(path.read_text())
             assert record["machine"]["is_gpu"] == is_gpu
-            assert "\n".join(xnor.table(record["records"])) in page
+            assert xnor.rows(record["records"]) in page
             assert xnor.opencl_footnote(record["machine"]) in page
 
 
