@@ -15,6 +15,7 @@ import batch_norm
 import binary_connect
 import binary_net
 import shift_based
+from fused.op import enabled
 from reproduction.training.model import OPTIMIZERS
 
 
@@ -90,10 +91,9 @@ SAME_PLAIN_OPS = {"mlp_det_adam_noscale", "mlp_det_sgd", "mlp_det_nesterov", "ml
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_released_training(golden, request, name):
-    plain = "plain" in request.node.callspec.id
-    in_python = theano.Mode(linker="py") if plain and name in SAME_PLAIN_OPS else None
-    check_released_training(golden, name, in_python)
+def test_released_training(golden, name):
+    in_python = not enabled() and name in SAME_PLAIN_OPS
+    check_released_training(golden, name, theano.Mode(linker="py") if in_python else None)
 
 
 @pytest.mark.parametrize("name", ["mlp_det_adam", "bnn_mlp_adam"])

@@ -135,7 +135,8 @@ def main(argv=None):
         "images",
         metavar="IMAGES",
         nargs="+",
-        help="raw pixels, 0 to 255: .npy, .npz or IDX (.gz), PNG or PGM, or a folder of pictures",
+        help="raw pixels, 0 to 255: .npy, .npz (its test_images, or its only array) or IDX "
+        "(.gz), PNG or PGM, or a folder of pictures",
     )
     parser.add_argument(
         "--scale",
