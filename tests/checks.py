@@ -7,8 +7,11 @@ import sys
 from original_stack import ROOT
 from original_stack.errors import UserError
 
+import formats
 import numpy as np
 import pytest
+
+from reproduction.deploy import predict
 
 
 def refusal(load, *arguments, **options):
@@ -18,6 +21,14 @@ def refusal(load, *arguments, **options):
     message = str(raised.value)
     assert "\n" not in message
     return message
+
+
+def assert_network_refused(path, manifest, arrays, reason):
+    """`predict` calls an exported network of this content damaged, for this reason."""
+    assert refusal(predict.load, formats.exported(path, manifest, arrays)) == (
+        f"{path} is damaged ({reason}); expected a file of ./reproduce export, make it again from "
+        "its run"
+    )
 
 
 def same(one, other):

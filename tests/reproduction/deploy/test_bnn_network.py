@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import theano
 import theano.tensor as T
-from checks import refusal
+from checks import assert_network_refused
 from lasagne.layers import InputLayer, MaxPool2DLayer
 
 import binary_connect
@@ -156,14 +156,6 @@ def test_predict_with_another_kernel(tmp_path, capsys, monkeypatch, file):
     )
 
 
-def refused(path, manifest, arrays, reason):
-    path = formats.exported(path, manifest, arrays)
-    assert refusal(predict.load, path) == (
-        f"{path} is damaged ({reason}); expected a file of ./reproduce export, make it again from "
-        "its run"
-    )
-
-
 @pytest.mark.parametrize(
     ("key", "value", "reason"),
     [
@@ -180,7 +172,7 @@ def refused(path, manifest, arrays, reason):
 )
 def test_manifests_that_do_not_fit(tmp_path, file, key, value, reason):
     manifest, arrays = file
-    refused(tmp_path / "file.npz", {**manifest, key: value}, arrays, reason)
+    assert_network_refused(tmp_path / "file.npz", {**manifest, key: value}, arrays, reason)
 
 
 @pytest.mark.parametrize(
@@ -200,7 +192,7 @@ def test_manifests_that_do_not_fit(tmp_path, file, key, value, reason):
 def test_layers_that_do_not_fit(tmp_path, file, key, value, reason):
     manifest, arrays = file
     manifest["layers"][0][key] = value
-    refused(tmp_path / "file.npz", manifest, arrays, reason)
+    assert_network_refused(tmp_path / "file.npz", manifest, arrays, reason)
 
 
 @pytest.mark.parametrize(
@@ -219,11 +211,11 @@ def test_layers_that_do_not_fit(tmp_path, file, key, value, reason):
 )
 def test_arrays_that_do_not_fit(tmp_path, file, key, value):
     manifest, arrays = file
-    refused(tmp_path / "file.npz", manifest, {**arrays, key: value}, key)
+    assert_network_refused(tmp_path / "file.npz", manifest, {**arrays, key: value}, key)
 
 
 def test_lacking_arrays(tmp_path, file):
     manifest, arrays = file
     for key in arrays:
         lacking = {name: array for name, array in arrays.items() if name != key}
-        refused(tmp_path / "file.npz", manifest, lacking, key)
+        assert_network_refused(tmp_path / "file.npz", manifest, lacking, key)

@@ -6,7 +6,7 @@ import sys
 import formats
 import numpy as np
 import pytest
-from checks import refusal
+from checks import assert_network_refused
 
 from reproduction.deploy import predict
 
@@ -61,14 +61,6 @@ def test_prediction_does_not_load_theano(tmp_path, file):
     assert (ran.stdout, ran.returncode) == ("9\n", 0)
 
 
-def refused(path, manifest, arrays, reason):
-    path = formats.exported(path, manifest, arrays)
-    assert refusal(predict.load, path) == (
-        f"{path} is damaged ({reason}); expected a file of ./reproduce export, make it again from "
-        "its run"
-    )
-
-
 @pytest.mark.parametrize(
     ("key", "value", "reason"),
     [
@@ -87,7 +79,7 @@ def refused(path, manifest, arrays, reason):
 )
 def test_manifests_that_do_not_fit(tmp_path, file, key, value, reason):
     manifest, arrays = file
-    refused(tmp_path / "file.npz", {**manifest, key: value}, arrays, reason)
+    assert_network_refused(tmp_path / "file.npz", {**manifest, key: value}, arrays, reason)
 
 
 @pytest.mark.parametrize(
@@ -107,7 +99,7 @@ def test_manifests_that_do_not_fit(tmp_path, file, key, value, reason):
 def test_layers_that_do_not_fit(tmp_path, file, key, value, reason):
     manifest, arrays = file
     manifest["layers"][0][key] = value
-    refused(tmp_path / "file.npz", manifest, arrays, reason)
+    assert_network_refused(tmp_path / "file.npz", manifest, arrays, reason)
 
 
 @pytest.mark.parametrize(
@@ -122,7 +114,7 @@ def test_layers_that_do_not_fit(tmp_path, file, key, value, reason):
 )
 def test_arrays_that_do_not_fit(tmp_path, file, key, value):
     manifest, arrays = file
-    refused(tmp_path / "file.npz", manifest, {**arrays, key: value}, key)
+    assert_network_refused(tmp_path / "file.npz", manifest, {**arrays, key: value}, key)
 
 
 def test_layers_that_are_too_large_together(tmp_path, file):
@@ -131,4 +123,4 @@ def test_layers_that_are_too_large_together(tmp_path, file):
     common = {"kind": "dense", "packed": True, "pool": False, "rectify": False}
     shapes = [[784, 2**14], [2**14, 2**14], [2**14, 10]]
     manifest["layers"] = [{"shape": shape, **common} for shape in shapes]
-    refused(tmp_path / "file.npz", manifest, arrays, "layer 1")
+    assert_network_refused(tmp_path / "file.npz", manifest, arrays, "layer 1")
