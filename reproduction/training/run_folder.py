@@ -66,6 +66,8 @@ class RunFolder:
     def __init__(self, path, configuration, resume=False, restart=False):
         self.path, self.configuration = Path(path), configuration
         with self._writing():
+            if resume and not (self.path / "run.json").exists():
+                raise UserError(f"--resume: no run to continue in {self.path}; leave --resume out")
             self.path.mkdir(parents=True, exist_ok=True)
             try:
                 self._lock = Lock(self.path)
@@ -80,8 +82,6 @@ class RunFolder:
             if restart:
                 self._discard(FILES)
             self.run = self._existing_run()
-            if resume and not self.run:
-                raise UserError(f"--resume: no run to continue in {self.path}; leave --resume out")
             if self.run and self.run["finished"]:
                 self._discard(["checkpoint.npz"])  # left by a process that was killed in `finish`
         except BaseException:

@@ -131,8 +131,9 @@ def test_an_early_record_lacks_keys(tmp_path):
 
 
 def test_nothing_to_resume(tmp_path):
-    message = f"--resume: no run to continue in {tmp_path}; leave --resume out"
-    refused(tmp_path, message, resume=True)
+    path = tmp_path / "run"
+    refused(path, f"--resume: no run to continue in {path}; leave --resume out", resume=True)
+    assert not path.exists()
 
 
 def test_damaged_record(tmp_path):
