@@ -18,7 +18,7 @@ import time
 
 from original_stack.command_line import Parser, run
 
-from rivals import environment, update_page, write_record
+from rivals import environment, timed_code, update_page, write_record
 
 from reproduction.report.markdown import table
 
@@ -197,7 +197,8 @@ def block(record):
         row = [kernel["name"], kernel["source"], kernel["task"], f"{milliseconds:.3g}"]
         rows.append([*row, f"{rate:.1f}", bound, f"{rate / bound:.0%}"])
     clock = statistics.median(ghz for kernel in record["kernels"] for ghz in kernel["gigahertz"])
-    note = f"{record['machine']['processor']}, one thread, {clock:.2f} GHz as measured."
+    facts = record["machine"]
+    note = f"{facts['processor']}, one thread, {clock:.2f} GHz as measured{timed_code(facts)}."
     header = ["kernel", "source", "task", "ms", "multiply-adds a cycle", "bound", "reached"]
     return f"{table(header, rows)}\n\n{note}"
 

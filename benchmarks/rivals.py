@@ -15,7 +15,8 @@ import original_stack
 from original_stack import lock, machine
 from original_stack.errors import UserError, write_atomically, writing
 
-from reproduction.report.markdown import update_block
+from reproduction.report.markdown import commit_of, update_block
+from reproduction.training.environment import commit, now
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -118,7 +119,7 @@ def _write(path, text):
 
 
 def environment():
-    """Processor, threads and versions, for the record."""
+    """Processor, threads, versions, commit and date, for the record."""
     compiler = subprocess.check_output(["g++", "-dumpfullversion"], text=True)
     return {
         "processor": machine.processor().get("model name", platform.machine()),
@@ -133,4 +134,12 @@ def environment():
             for name, version in lock.locked_versions().items()
             if name in ("theano", "lasagne", "numpy", "scipy-openblas32")
         },
+        **commit(),
+        "date": now()[:10],
     }
+
+
+def timed_code(facts):
+    """The commit and the date of an `environment`: "; commit 0123456789ab, 2026-11-29". Early
+    records lack them, and their text is empty."""
+    return f"; commit {commit_of(facts)}, {facts['date']}" if "date" in facts else ""

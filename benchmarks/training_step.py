@@ -32,6 +32,7 @@ from rivals import (
     environment,
     foreign_environment,
     ratio,
+    timed_code,
     update_page,
     write_record,
 )
@@ -190,7 +191,7 @@ def block(records):
         torch = f", PyTorch {facts['torch']}" if facts["torch"] else ""
         notes.append(
             f"{record['step']}: {facts['processor']}, {facts['threads']} threads, "
-            f"{facts['blas']}{torch}; from the command to the first step "
+            f"{facts['blas']}{torch}{timed_code(facts)}; from the command to the first step "
             f"{starts['warm_cache']:.1f} s, {starts['cold_cache']:.1f} s with nothing compiled yet."
         )
     header = ["step", "rival", "ms a step", "x ours"]

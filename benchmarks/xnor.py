@@ -37,6 +37,7 @@ from rivals import (
     environment,
     foreign_environment,
     ratio,
+    timed_code,
     update_page,
     write_record,
 )
@@ -293,7 +294,7 @@ def footnote(weights, facts):
     return (
         f"Weights of the network: {whole:,} bytes as float32, {packed:,} packed, "
         f"{whole / packed:.1f} times less. {facts['processor']}, {facts['threads']} threads, "
-        f"{facts['blas']}{others}."
+        f"{facts['blas']}{others}{timed_code(facts)}."
     )
 
 
@@ -306,9 +307,9 @@ def opencl_facts(number):
 
 
 def opencl_footnote(facts):
-    if facts["is_gpu"]:
-        return f"{facts['device']}. {PUBLISHED}"
-    return f"{facts['device']}. These are times of a processor and say nothing of a GPU's."
+    of_processor = "These are times of a processor and say nothing of a GPU's."
+    meaning = PUBLISHED if facts["is_gpu"] else of_processor
+    return f"{facts['device']}{timed_code(facts)}. {meaning}"
 
 
 def main(argv=None):

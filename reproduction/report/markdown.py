@@ -25,6 +25,12 @@ def signed(difference, half):
     return f"{round(difference, 2) + 0.0:+.2f} ± {half:.2f}"  # + 0.0 turns -0.0 into 0.0
 
 
+def commit_of(record):
+    """The commit of a record and whether files differed from it: "0123456789ab with changes"."""
+    commit = str(record.get("git_commit") or "unknown")[:12]
+    return commit + " with changes" * bool(record.get("git_dirty"))
+
+
 def table(header, rows):
     """The lines of a table as one text."""
     lines = [header, ["---"] * len(header), *rows]

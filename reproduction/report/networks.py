@@ -10,7 +10,7 @@ from typing import Annotated, TypedDict
 from original_stack.errors import UserError, open_regular, reading
 
 from reproduction.arrays import load_npz
-from reproduction.report.markdown import MADE, NAMES, table, text
+from reproduction.report.markdown import MADE, NAMES, commit_of, table, text
 from reproduction.report.runs import Run
 from reproduction.training.records import Percent, check
 
@@ -157,13 +157,7 @@ def _card(network):
             f"{4 * network.weights:,}",
         ],
         ["SHA-256", f"`{network.sha256}`"],
-        [
-            "trained by",
-            text(
-                f"commit {str(run.record.get('git_commit'))[:12]}"
-                + " with changes" * bool(run.record.get("git_dirty"))
-            ),
-        ],
+        ["trained by", text(f"commit {commit_of(run.record)}")],
         ["run it", f"`./reproduce predict results/{text(network.name)} IMAGES...`"],
     ]
     return f"## {text(run.name)}\n\n{table(['', ''], lines)}"

@@ -10,7 +10,7 @@ from collections import defaultdict
 from reproduction import published as papers
 from reproduction.report.claims import claims, counted, obtained_figures, verdicts
 from reproduction.report.findings import inexact_test_images
-from reproduction.report.markdown import MADE, NAMES, printable, signed, table, text
+from reproduction.report.markdown import MADE, NAMES, commit_of, printable, signed, table, text
 from reproduction.report.statistics import (
     CONFIDENCE,
     MARGIN,
@@ -366,11 +366,10 @@ def _machines(runs):
     for run in runs:
         for environment in run.environments:
             versions = dict(environment.get("versions") or {}).items()
-            commit = str(environment.get("git_commit") or "unknown")[:12]
             groups[
                 text(f"{environment.get('cpu')}, {threads_of(environment.get('threads'))}"),
                 text(", ".join(f"{name} {version}" for name, version in versions)),
-                text(commit + " with changes" * bool(environment.get("git_dirty"))),
+                text(commit_of(environment)),
             ].append(text(str(run.record.get("started"))[:10]))
     lines = [[*key, len(dates), min(dates), max(dates)] for key, dates in groups.items()]
     header = ["processor", "versions", "commit", "runs", "first started", "last started"]

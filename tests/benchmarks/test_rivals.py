@@ -76,6 +76,16 @@ def test_page_is_updated_between_its_marks(rivals, tmp_path, monkeypatch):
     assert json.loads((page.parent / "y.json").read_text()) == {"a": 1}
 
 
+def test_a_record_names_the_timed_code(rivals):
+    facts = rivals.environment()
+    assert len(facts["date"]) == len("2026-11-29")
+    facts.update(git_commit="0123456789abcdef", git_dirty=True, date="2026-11-29")
+    assert rivals.timed_code(facts) == "; commit 0123456789ab with changes, 2026-11-29"
+    facts.update(git_commit=None, git_dirty=None)
+    assert rivals.timed_code(facts) == "; commit unknown, 2026-11-29"
+    assert rivals.timed_code({"processor": "of an early record"}) == ""
+
+
 def test_page_is_what_its_records_give(rivals):
     import training_step
     import xnor
