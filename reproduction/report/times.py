@@ -2,6 +2,7 @@
 
 import json
 import statistics
+from collections import defaultdict
 from pathlib import Path
 
 from original_stack.errors import UserError, open_regular, reading
@@ -74,7 +75,8 @@ def read_benchmarks(results, rows):
 
 
 def time_of_a_run(compared, benchmarks):
-    """How long a run of a row takes.
+    """How long a run of a row takes: the median of the runs with one number of threads, that of
+    most runs.
 
     Parameters
     ----------
@@ -90,12 +92,15 @@ def time_of_a_run(compared, benchmarks):
     source : str
         Where the time comes from, or "not measured".
     """
-    timed = [run for run in compared.runs if run["seconds"] > 0]
+    timed = defaultdict(list)
+    for run in compared.runs:
+        if run["seconds"] > 0:
+            timed[run["threads"]].append(run)
     if timed:
-        counts = sorted({text(e.get("threads")) for run in timed for e in run.environments})
-        median = statistics.median(run["seconds"] for run in timed)
-        source = f"median of these runs, {threads_of(' or '.join(counts))}"
-        return median, timed[0]["threads"], source
+        threads, alike = max(timed.items(), key=lambda item: (len(item[1]), -item[0]))
+        counts = sorted({text(e.get("threads")) for run in alike for e in run.environments})
+        median = statistics.median(run["seconds"] for run in alike)
+        return median, threads, f"median of the runs with {threads_of(' or '.join(counts))}"
     row = compared.published
     key, epochs = (row["dataset"], row["protocol"]), int(row["epochs"] or 0)
     if key in benchmarks and epochs:

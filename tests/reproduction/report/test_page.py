@@ -67,10 +67,10 @@ def test_page_of_runs(tmp_path):
         + ["7, 11, 12"]
     )
     assert cells(page, "| MNIST | `./reproduce mnist --method none")[2:] == (
-        ["4: 1.20", "2.0 hours (median of these runs, 1 or 2 threads)"]
+        ["4: 1.20", "2.0 hours (median of the runs with 1 or 2 threads)"]
     )
     assert cells(page, "| MNIST | `./reproduce mnist --method stochastic")[2:] == (
-        ["1: 1.16, 2: 1.18, 3: 1.20", "2.0 hours (median of these runs, 1 or 2 threads)"]
+        ["1: 1.16, 2: 1.18, 3: 1.20", "2.0 hours (median of the runs with 2 threads)"]
     )
     for threads, runs in (("1 thread", "1"), ("2 threads", "3")):
         processor = f"A processor, {threads}"
@@ -332,6 +332,6 @@ def test_other_figures_have_what_was_obtained(tmp_path):
     (tmp_path / "multiplications.json").write_text(json.dumps({"mnist": shares}))
     page = make(tmp_path)
     start = "| BinaryConnect | README of the released code | MNIST | GTX 680"
-    assert cells(page, start)[-1] == "2.5 on a CPU (median of these runs, 1 thread)"
+    assert cells(page, start)[-1] == "2.5 on a CPU (median of the runs with 1 thread)"
     assert cells(page, "| BinaryConnect | text |  | training |")[-2:] == ["66.7", "MNIST 63.3"]
     assert cells(page, "| BinaryConnect | text |  | weights |")[-1] == ""

@@ -1,8 +1,10 @@
+import types
+
 import pytest
 from records import record
 
 from reproduction.report.runs import Run
-from reproduction.report.times import cpu_hours
+from reproduction.report.times import cpu_hours, time_of_a_run
 
 
 def run(earlier=(), seconds=7200.0, rows=(), **changes):
@@ -32,3 +34,17 @@ def test_a_useless_row_gives_no_impossible_cost(seconds):
 
 def test_a_clock_that_was_set_back_costs_nothing():
     assert cpu_hours(run(seconds=-3596.0)) == 0
+
+
+@pytest.mark.parametrize(
+    ("seconds_and_threads", "expected"),
+    [
+        ([(9.0, 1), (4.0, 2), (6.0, 2)], (5.0, 2, "median of the runs with 2 threads")),
+        ([(4.0, 2), (9.0, 1)], (9.0, 1, "median of the runs with 1 thread")),
+        ([(-4.0, 2), (9.0, 1)], (9.0, 1, "median of the runs with 1 thread")),
+    ],
+)
+def test_time_is_that_of_runs_with_one_number_of_threads(seconds_and_threads, expected):
+    """A median over runs with different threads would be the time of none of them."""
+    runs = [run(seconds=seconds, threads=threads) for seconds, threads in seconds_and_threads]
+    assert time_of_a_run(types.SimpleNamespace(runs=runs), {}) == expected
