@@ -4,7 +4,8 @@
 
 A bound is the number of multiply-adds a cycle that the vector instructions of a kernel's innermost
 loop allow on a core that starts two of 512 bits or three of 256 bits a cycle. For example, a table
-of signed sums takes a permutation and an addition for 64. A kernel is timed as its op runs it, with
+of signed sums takes a permutation and an addition for 64, and the gradient of weights an addition
+for 32, because half of its inputs are negative. A kernel is timed as its op runs it, with
 all that it packs and stores. Prints a table and writes results/benchmarks/kernels.json and the
 table in results/benchmarks/README.md.
 """
@@ -146,7 +147,7 @@ def kernels():
     if machine.has(*INSTRUCTIONS):
         runnable += [
             ("signed sums", "product.cpp", *dense, 64, lambda: _product(binary=False)),
-            ("signed sums", "gradient.h", *dense, 128, _gradient),
+            ("additions", "gradient.h", *dense, 64, _gradient),
             ("signed sums", "binary_convolution.cpp", *images, 64, lambda: _convolution(False)),
         ]
     if machine.has(*INSTRUCTIONS, "avx512_vpopcntdq"):

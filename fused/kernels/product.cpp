@@ -10,6 +10,8 @@ using namespace signed_sums;
 
 enum { ROWS = 10 }; // rows of x at once; batches of 50, 100 and 200 leave no rest
 enum { WORDS = 4 }; // words at once; their tables (20 KiB) stay in the fastest cache
+// Weights that are asked for before they are needed: processors read ahead within a page only.
+enum { AHEAD = 1024 };
 
 // Bit i: whether weight i is negative, for n <= 32 weights of -H and +H.
 struct OfBinary {
@@ -49,23 +51,27 @@ static void pack(const fused::Array<float> &W, Negative negative, PyArrayObject 
     const float *from = W.data();
     uint32_t *to = fused::prepare<uint32_t>(signs, {across * down * WORD});
     uint32_t *other = fused::prepare<uint32_t>(turned, {down * across * WORD});
-    fused::parallel(down * across, rows * columns, [=](long begin, long end) {
+    fused::parallel(down, rows * columns, [=](long begin, long end) {
+        std::vector<__m512i> words(across * 2);
         for (long part = begin; part < end; part++) {
-            const long row = part / across, column = part % across;
-            const long n = std::min<long>(WORD, rows - row * WORD);
-            const long width = std::min<long>(WORD, columns - column * WORD);
-            const float *w = from + row * WORD * columns + column * WORD;
-            __m512i low = _mm512_setzero_si512(), high = low;
+            std::fill(words.begin(), words.end(), _mm512_setzero_si512());
             for (long i = 0; i < WORD; i++) {
-                const uint32_t minus = i < n ? negative(w + i * columns, width) : 0;
+                const bool present = part * WORD + i < rows;
+                const float *w = from + (part * WORD + i) * columns;
                 const __m512i bit = _mm512_set1_epi32(1u << i);
-                low = _mm512_mask_or_epi32(low, minus & 0xffff, low, bit);
-                high = _mm512_mask_or_epi32(high, minus >> 16, high, bit);
-                other[part * WORD + i] = minus;
+                for (long k = 0; k < across; k++) {
+                    const long n = std::min<long>(WORD, columns - k * WORD);
+                    const uint32_t minus = present ? negative(w + k * WORD, n) : 0;
+                    _mm_prefetch(w + k * WORD + AHEAD, _MM_HINT_T0);
+                    _mm_prefetch(w + k * WORD + AHEAD + LANES, _MM_HINT_T0);
+                    __m512i &low = words[2 * k], &high = words[2 * k + 1];
+                    low = _mm512_mask_or_epi32(low, minus & 0xffff, low, bit);
+                    high = _mm512_mask_or_epi32(high, minus >> 16, high, bit);
+                    other[(part * across + k) * WORD + i] = minus;
+                }
             }
-            uint32_t *word = to + (column * down + row) * WORD;
-            _mm512_storeu_si512(word, low);
-            _mm512_storeu_si512(word + LANES, high);
+            for (long k = 0; k < across; k++)
+                memcpy(to + (k * down + part) * WORD, &words[2 * k], WORD * sizeof *to);
         }
     });
 }
@@ -145,8 +151,12 @@ static void multiply_rows(const float *x, long first, const Shape &w, const uint
                        sums + panel * ROWS * PANEL);
     }
     for (long row = 0; row < std::min<long>(ROWS, w.rows - first); row++)
-        for (long u = 0; u < w.units; u++)
-            y[(first + row) * w.units + u] = H * sums[(u / PANEL * ROWS + row) * PANEL + u % PANEL];
+        for (long unit = 0; unit < w.units; unit += LANES) {
+            const float *from = sums + (unit / PANEL * ROWS + row) * PANEL + unit % PANEL;
+            const __m512 scaled = _mm512_set1_ps(H) * _mm512_loadu_ps(from);
+            _mm512_mask_storeu_ps(y + (first + row) * w.units + unit, lanes(w.units - unit),
+                                  scaled);
+        }
 }
 
 // y = x W, or x W^T if `transposed`, for weights of -H and +H of the shape of W with these signs.
