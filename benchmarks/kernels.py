@@ -117,6 +117,21 @@ def _convolution(binary):
     return theano.function([], fused.conv3x3(x, fused.binarize(W, 1.0)))
 
 
+def _filter_gradient():
+    import numpy as np
+    import theano
+    import theano.tensor as T
+
+    import fused
+
+    random = np.random.RandomState(0)
+    x, dy = (random.normal(size=(IMAGES, CHANNELS, SIZE, SIZE)) for _ in range(2))
+    W = random.normal(size=(CHANNELS, CHANNELS, 3, 3))
+    x, dy, W = (theano.shared(a.astype("float32")) for a in (x, dy, W))
+    y = fused.conv3x3(fused.binarize(x, 1.0), W)
+    return theano.function([], T.grad(None, W, known_grads={y: dy}))
+
+
 def _packed(kernel):
     """The product of packed operands by an XNOR kernel."""
     import numpy as np
@@ -149,6 +164,7 @@ def kernels():
             ("signed sums", "product.cpp", *dense, 64, lambda: _product(binary=False)),
             ("additions", "gradient.h", *dense, 64, _gradient),
             ("signed sums", "binary_convolution.cpp", *images, 64, lambda: _convolution(False)),
+            ("signed sums", "binary_filter_gradient.cpp", *images, 64, _filter_gradient),
         ]
     if machine.has(*INSTRUCTIONS, "avx512_vpopcntdq"):
         runnable += [

@@ -2,10 +2,12 @@
 
 On processors with AVX-512, a graph rewrite replaces a convolution with binarized filters by an op
 that uses additions (binary_convolution.cpp), as for products with binarized weights (product.py).
-If an image is binary too, that op counts bits (counted_images.h), on processors with VPOPCNTDQ.
-All other convolutions use Winograd's minimal filtering (winograd.h): F(4x4, 3x3) has 4 times fewer
-multiplications than a direct convolution. Binarized filters use F(2x2, 3x3), with 2.25 times fewer,
-because its transforms only add and halve, so that +-1 stay exact.
+If an image is binary too, that op counts bits (counted_images.h), on processors with VPOPCNTDQ. The
+gradient with respect to the filters of binary images is of additions as well
+(binary_filter_gradient.cpp). All other convolutions use Winograd's minimal filtering (winograd.h):
+F(4x4, 3x3) has 4 times fewer multiplications than a direct convolution. Binarized filters use
+F(2x2, 3x3), with 2.25 times fewer, because its transforms only add and halve, so that +-1 stay
+exact.
 
 Reference: ``theano.tensor.nnet.conv2d(input, filters, border_mode=1)`` and its gradients.
 """
@@ -140,6 +142,14 @@ class _FilterGradient(_Op):
         return [(filters, channels, 3, 3)]
 
 
+class BinaryFilterGradient(_FilterGradient):
+    """`_FilterGradient` for images of -c and +c, on processors with AVX-512."""
+
+    source = "binary_filter_gradient.cpp"
+    function = "convolution::binary_filter_gradient"
+    instructions = INSTRUCTIONS
+
+
 @theano.gof.local_optimizer([Convolution])
 def fuse_binarized_filters(node):
     if type(node.op) is not Convolution or not (binarized(node.inputs[1]) and enabled()):
@@ -151,7 +161,15 @@ def fuse_binarized_filters(node):
     return [Convolution(tile=2)(*node.inputs)]
 
 
+@theano.gof.local_optimizer([_FilterGradient])
+def fuse_binarized_images(node):
+    if type(node.op) is not _FilterGradient or not (binarized(node.inputs[0]) and enabled()):
+        return False
+    return [BinaryFilterGradient()(*node.inputs)] if machine.has(*INSTRUCTIONS) else False
+
+
 # After the graph is simplified, as for products.
-theano.compile.optdb.register(
-    "fuse_binarized_filters", theano.gof.TopoOptimizer(fuse_binarized_filters), 1.65, "fast_run"
-)
+for rewrite in (fuse_binarized_filters, fuse_binarized_images):
+    theano.compile.optdb.register(
+        rewrite.__name__, theano.gof.TopoOptimizer(rewrite), 1.65, "fast_run"
+    )

@@ -326,16 +326,22 @@ static void convolve_arrays(PyArrayObject *images, PyArrayObject *filters, PyArr
     convolve(images_of<M>(input.data(), input.shape()), first, strides, images_of<M>(to, shape));
 }
 
-static void filter_gradient_arrays(PyArrayObject *images, PyArrayObject *output_gradient,
-                                   PyArrayObject **gradient)
+// Raises unless the gradient of an output fits the images.
+static void check_output_gradient(const std::vector<npy_intp> &in, const std::vector<npy_intp> &out)
 {
-    const fused::Array<float> input(images), output(output_gradient);
-    const std::vector<npy_intp> in = input.shape(), out = output.shape();
     if (in[0] != out[0] || in[2] != out[2] || in[3] != out[3])
         fused::raise_value_error(
             "conv3x3: a gradient of shape (%ld, %ld, %ld, %ld) does not fit images of shape "
             "(%ld, %ld, %ld, %ld)",
             out[0], out[1], out[2], out[3], in[0], in[1], in[2], in[3]);
+}
+
+static void filter_gradient_arrays(PyArrayObject *images, PyArrayObject *output_gradient,
+                                   PyArrayObject **gradient)
+{
+    const fused::Array<float> input(images), output(output_gradient);
+    const std::vector<npy_intp> in = input.shape(), out = output.shape();
+    check_output_gradient(in, out);
     float *to = fused::prepare<float>(gradient, {out[1], in[1], 3, 3});
     filter_gradient(images_of<4>(input.data(), in), images_of<4>(output.data(), out), to);
 }

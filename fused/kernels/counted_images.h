@@ -60,7 +60,9 @@ private:
             const __mmask16 inside = signed_sums::lanes(width - x);
             __m512i negative = _mm512_setzero_si512(), some = negative;
             for (long i = 0; i < channels; i++) {
-                const __m512 value = _mm512_maskz_loadu_ps(inside, from + i * plane + x);
+                const float *pixels = from + i * plane + x;
+                _mm_prefetch(pixels + 2 * width, _MM_HINT_T0); // read ahead, for a later row
+                const __m512 value = _mm512_maskz_loadu_ps(inside, pixels);
                 const __m512 absolute = _mm512_abs_ps(value);
                 const __mmask16 nonzero = _mm512_cmp_ps_mask(absolute, zero, _CMP_NEQ_UQ);
                 const __m512i bit = _mm512_set1_epi32(1u << i);

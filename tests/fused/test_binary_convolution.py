@@ -182,9 +182,12 @@ def test_compiles_whatever_processor_the_flags_name_with_any_number_of_threads()
         "import original_stack, theano, theano.tensor as T, numpy as np, fused, hashlib\n"
         "random = np.random.RandomState(1)\n"
         "x, W = (random.normal(size=s).astype('float32') for s in ((7, 9, 6, 8), (8, 9, 3, 3)))\n"
-        "f = theano.function([], fused.conv3x3(x, fused.binarize(theano.shared(W), 1.0)))\n"
-        "names = [type(n.op).__name__ for n in f.maker.fgraph.toposort()]\n"
-        "print(names, hashlib.sha256(f()).hexdigest())"
+        "x, W = theano.shared(x), theano.shared(W)\n"
+        "y = fused.conv3x3(x, fused.binarize(W, 1.0))\n"
+        "z = fused.conv3x3(fused.binarize(x, 1.0), W)\n"
+        "f = theano.function([], [y, theano.grad(None, W, known_grads={z: y})])\n"
+        "names = {type(n.op).__name__ for n in f.maker.fgraph.toposort()}\n"
+        "print(sorted(names), *(hashlib.sha256(result).hexdigest() for result in f()))"
     )
     printed = set()
     for threads in "123":
@@ -199,6 +202,7 @@ def test_compiles_whatever_processor_the_flags_name_with_any_number_of_threads()
             capture_output=True,
             text=True,
         )
-        assert done.stdout.startswith("['Binarize', 'BinaryConvolution'] "), done.stderr
+        names = "['Binarize', 'BinaryConvolution', 'BinaryFilterGradient'] "
+        assert done.stdout.startswith(names), done.stderr
         printed.add(done.stdout)
     assert len(printed) == 1
