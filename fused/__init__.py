@@ -13,7 +13,7 @@ the process does not shrink. A child that is forked later has one thread.
 import original_stack
 
 # Importing these modules registers graph rewrites.
-from . import gradient, pooling, product, update
+from . import gradient, pooling, product, sums, update
 from .binarization import PhiloxStream, binarize
 from .convolution import conv3x3
 from .normalization import (
@@ -40,6 +40,7 @@ __all__ = [
     "pooling",
     "product",
     "shift_batch_norm",
+    "sums",
     "take_over",
     "tracked",
     "update",
