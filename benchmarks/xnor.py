@@ -112,19 +112,24 @@ def product(rival, size):
     return step, rows / size, step()[:CHECKED].astype(int).tolist()
 
 
-def network_of(units):
-    """MNIST's network with random weights of +-1 and batch normalization that suits them."""
+def hyperparameters(units):
+    """Those of MNIST's network of method bnn, with another number of units."""
     import dataclasses
 
+    from reproduction.experiments import EXPERIMENTS
+
+    return dataclasses.replace(EXPERIMENTS["mnist"].row("bnn-theano", "bnn"), num_units=units)
+
+
+def network_of(units):
+    """MNIST's network with random weights of +-1 and batch normalization that suits them."""
     import lasagne
     import numpy as np
 
     from reproduction.experiments import EXPERIMENTS
 
     lasagne.random.set_rng(np.random.RandomState(0))
-    mnist = EXPERIMENTS["mnist"]
-    hp = dataclasses.replace(mnist.row("bnn-theano", "bnn"), num_units=units)
-    network = mnist.build_network(hp)
+    network = EXPERIMENTS["mnist"].build_network(hyperparameters(units))
     random = np.random.RandomState(1)
     for layer in lasagne.layers.get_all_layers(network):
         if hasattr(layer, "W"):
@@ -154,7 +159,9 @@ def export_network(units, path):
     part = Split(np.float32(pixels_of(CHECKED)) * 2 - 255, np.zeros(CHECKED, int))
     dataset = Dataset("mnist", part, part, part, files=(), preprocessing="")
     record = {"dataset": "mnist", "protocol": "bnn-theano", "method": "bnn", "seed": 0}
-    trained = types.SimpleNamespace(record=record, network=lambda: network_of(units))
+    trained = types.SimpleNamespace(
+        record=record, hp=hyperparameters(units), network=lambda: network_of(units)
+    )
     packed, unequal = export.export_bnn(trained, dataset)
     if unequal:
         raise UserError("packed and Theano networks differ; expected equal outputs")
