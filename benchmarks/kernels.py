@@ -5,9 +5,9 @@
 A bound is the number of multiply-adds a cycle that the vector instructions of a kernel's innermost
 loop allow on a core that starts two of 512 bits or three of 256 bits a cycle. For example, a table
 of signed sums takes a permutation and an addition for 64, and the gradient of weights an addition
-for 32, because half of its inputs are negative. A kernel is timed as its op runs it, with
-all that it packs and stores. Prints a table and writes results/benchmarks/kernels.json and the
-table in results/benchmarks/README.md.
+for 32, because half of its inputs are negative. A kernel is timed as its op runs it, with all that
+it packs and stores. Prints a table and writes results/benchmarks/kernels.json and the table in
+results/benchmarks/README.md.
 """
 
 import argparse
@@ -118,6 +118,7 @@ def _convolution(binary):
 
 
 def _filter_gradient():
+    """The gradient with respect to the filters of binary images."""
     import numpy as np
     import theano
     import theano.tensor as T

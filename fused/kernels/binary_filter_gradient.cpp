@@ -11,6 +11,7 @@ namespace convolution
 
 using signed_sums::Signs;
 using signed_sums::TABLE;
+using signed_sums::table_of;
 using signed_sums::WORD;
 
 enum { FILTERS = 8 }; // filters at once; with PANEL channels, their sums stay in registers
@@ -77,27 +78,15 @@ struct Tables {
             for (long filter = 0; filter < filters; filter++) {
                 __m512 *to = memory.data() + (y - top) * slots() * FILTERS + filter;
                 memcpy(pixels, planes + (filter * height + y) * width, width * sizeof *pixels);
-                for (long x = width; x < groups * 4; x++)
-                    pixels[x] = 0;
+                const auto table = [&](long group, long end) {
+                    return table_of(sign, pixels + group * 4, end - group * 4);
+                };
                 for (long group = 0; group < groups; group++)
-                    to[group * FILTERS] = table_of(sign, pixels + group * 4);
-                const float first = pixels[0];
+                    to[group * FILTERS] = table(group, width);
+                to[(groups + 1) * FILTERS] = table(groups - 1, width - 1);
                 pixels[0] = 0;
-                to[groups * FILTERS] = table_of(sign, pixels);
-                pixels[0] = first;
-                pixels[width - 1] = 0;
-                to[(groups + 1) * FILTERS] = table_of(sign, pixels + (groups - 1) * 4);
+                to[groups * FILTERS] = table(0, width);
             }
-    }
-
-private:
-    static __m512 table_of(const __m512 *sign, const float *pixels)
-    {
-        __m512 term[4];
-#pragma GCC unroll 4
-        for (int i = 0; i < 4; i++)
-            term[i] = sign[i] * _mm512_set1_ps(pixels[i]);
-        return (term[0] + term[1]) + (term[2] + term[3]);
     }
 };
 

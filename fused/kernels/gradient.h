@@ -92,7 +92,7 @@ private:
     }
 
     // plus[row][word] and minus[row][word]: bit i of a word is whether the input of its sample i is
-    // +c, or -c. Without zeros, plus is not needed, and empty.
+    // +c, or -c. Without zeros, plus is not needed and has no bits.
     void pack()
     {
         const long across = fused::ceil_div(rows, LANES);

@@ -10,7 +10,7 @@ using namespace signed_sums;
 
 enum { ROWS = 10 }; // rows of x at once; batches of 50, 100 and 200 leave no rest
 enum { WORDS = 4 }; // words at once; their tables (20 KiB) stay in the fastest cache
-// Weights that are asked for before they are needed: processors read ahead within a page only.
+// How many weights ahead of its use memory is asked for: processors read ahead within a page only.
 enum { AHEAD = 1024 };
 
 // Bit i: whether weight i is negative, for n <= 32 weights of -H and +H.
@@ -89,16 +89,6 @@ static void pack_latent(PyArrayObject *W, PyArrayObject *H, PyArrayObject **sign
         pack(fused::Array<float>(W), OfLatent<true>{h}, signs, turned);
     else
         pack(fused::Array<float>(W), OfLatent<false>{h}, signs, turned);
-}
-
-// The table of the four inputs that begin at x. Inputs `n` and later are zero.
-static inline __m512 table_of(const __m512 *sign, const float *x, long n)
-{
-    __m512 term[4];
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; i++)
-        term[i] = sign[i] * _mm512_set1_ps(i < n ? x[i] : 0);
-    return (term[0] + term[1]) + (term[2] + term[3]);
 }
 
 // Adds `words` words of inputs to sums[ROWS][PANEL].

@@ -34,6 +34,17 @@ static inline __m512 sign_of(int input)
     return sign;
 }
 
+// The table of the four inputs that begin at x, for the signs of inputs 0 to 3. Inputs `n` and later
+// are zero.
+static inline __m512 table_of(const __m512 *sign, const float *x, long n)
+{
+    __m512 term[4];
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++)
+        term[i] = sign[i] * _mm512_set1_ps(i < n ? x[i] : 0);
+    return (term[0] + term[1]) + (term[2] + term[3]);
+}
+
 // Bit i: whether weights[i * stride] is negative, for n <= 32 weights.
 static inline uint32_t negative(const float *weights, long stride, long n)
 {

@@ -1,3 +1,5 @@
+"""The rivals of benchmark xnor, against each other."""
+
 import original_stack
 
 import numpy as np
@@ -12,7 +14,7 @@ def xnor(monkeypatch):
     return xnor
 
 
-def test_rivals_of_the_network_compute_the_same(xnor, monkeypatch, tmp_path):
+def test_rivals_of_the_network_compute_the_same(xnor, tmp_path):
     path = tmp_path / "network.npz"
     real, packed = xnor.export_network(32, path)
     assert packed < real
