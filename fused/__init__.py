@@ -1,7 +1,8 @@
 """The inner loops of a training step as Theano ops in C++: vectorized, threaded, in one pass each.
 
-Every op has a reference in plain Theano, which defines its result, also for NaN and infinities. An
-op takes all inputs of its reference unless `applicable` says that it does not.
+Every op has a reference in plain Theano, which defines its result, also for NaN and infinities
+unless the op's docstring says otherwise. An op takes all inputs of its reference unless
+`applicable` says that it does not.
 BINARYCONNECT_FUSED=0 and :func:`disabled` choose the references. xnor.py serves packed networks
 instead of training, and has kernels for several processors.
 

@@ -5,9 +5,9 @@ that uses additions (binary_convolution.cpp), as for products with binarized wei
 If an image is binary too, that op counts bits (counted_images.h), on processors with VPOPCNTDQ. The
 gradient with respect to the filters of binary images is of additions as well
 (binary_filter_gradient.cpp). All other convolutions use Winograd's minimal filtering (winograd.h):
-F(4x4, 3x3) has 4 times fewer multiplications than a direct convolution. Binarized filters use
-F(2x2, 3x3), with 2.25 times fewer, because its transforms only add and halve, so that +-1 stay
-exact.
+F(4x4, 3x3) has 4 times fewer multiplications than a direct convolution. Without AVX-512, the
+forward pass with binarized filters uses F(2x2, 3x3), with 2.25 times fewer, because its transforms
+only add and halve, so that +-1 stay exact.
 
 Reference: ``theano.tensor.nnet.conv2d(input, filters, border_mode=1)`` and its gradients.
 """
@@ -30,8 +30,9 @@ def conv3x3(input, filters):
     This is a true convolution, which flips the filters. Results do not depend on the number of
     threads. For up to 512 channels, errors stay below 5e-6 of the largest value of the output, and
     below 1e-5 for gradients. If inputs are small integers and filters come from
-    :func:`fused.binarize` with H = 1, the output is exact. A value that is not finite turns its
-    whole tile into NaN, at most 4 pixels further than in the reference.
+    :func:`fused.binarize` with H = 1, the output is exact. A value that is not finite may turn
+    its whole tile into NaN, at most 4 pixels further than in the reference. Sums with binarized
+    filters are scaled by H last, so they may overflow if H < 1.
 
     Parameters
     ----------

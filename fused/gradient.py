@@ -100,6 +100,7 @@ def fuse_gradient(node):
             i >= node.op.scalar_op.nout
             and product is not None
             and isinstance(product.op, T.Dot)
+            and gradient.ndim == 2
             and gradient.clients == [(node, i)]
             and gradient.type == node.inputs[0].type
         ):

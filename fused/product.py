@@ -45,7 +45,7 @@ class PackSigns(Op):
 class BinaryProduct(Op):
     """Maps a float32 matrix x (rows, inputs), the W of :class:`PackSigns`, and its signs in the
     order of this product to x W or, if `transposed`, to x W^T. If `latent`, it takes H too, and of
-    W only the shape."""
+    W only the shape. Sums are scaled by H last, so they may overflow if H < 1."""
 
     __props__ = ("transposed", "latent")
     source = "product.cpp"

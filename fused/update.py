@@ -180,6 +180,8 @@ def _update(old, new, nodes):
     inputs = list(dict.fromkeys(old + [x for x in outside if not isinstance(x, T.Constant)]))
     if any(x.dtype != "float32" for x in inputs) or inside & set(graph.io_toposort([], outside)):
         return None
+    if not set(old) <= set(outside):  # the new value may have another shape
+        return None
 
     # The same simplifications as everywhere (x ** 2 to x * x, ...).
     copies = graph.clone_get_equiv([], new, copy_inputs=False, memo={x: x.type() for x in inputs})
@@ -194,12 +196,14 @@ def _update(old, new, nodes):
     results = fgraph.outputs + [node.outputs[0] for node in fgraph.apply_nodes]
     if not all(_elementwise(x, new[0].type) for x in results):
         return None
+    constants = [x for node in fgraph.toposort() for x in node.inputs if isinstance(x, T.Constant)]
+    if any(x.dtype != "float32" and x.data.size != 1 for x in constants):  # masks
+        return None
 
     # From tensors to their elements. Constants become inputs, so that layers that differ only in
     # constants share compiled code.
     inner = list(fgraph.inputs)
-    for node in fgraph.toposort():
-        inner += [x for x in node.inputs if isinstance(x, T.Constant) and x.dtype == "float32"]
+    inner += [x for x in constants if x.dtype == "float32"]
     inner = list(dict.fromkeys(inner))
     element = {x: theano.scalar.get_scalar_type(x.dtype)() for x in inner}
     for node in fgraph.toposort():
@@ -213,8 +217,7 @@ def _update(old, new, nodes):
     composite = theano.scalar.Composite(
         [element[x] for x in inner], [element[x] for x in fgraph.outputs]
     )
-    constants = [x.clone() for x in inner[len(inputs) :]]
-    return Update(composite)(*inputs, *constants, return_list=True)
+    return Update(composite)(*inputs, *(x.clone() for x in inner[len(inputs) :]), return_list=True)
 
 
 class FuseUpdates(theano.gof.Optimizer):

@@ -1,5 +1,5 @@
 """Layers of +-1 by exclusive or and population count (Binarized Neural Networks, Courbariaux et
-al., 2016, arXiv:1602.02830, section 1.5 and Algorithms 4 and 5), exact for rows of any length.
+al., 2016, arXiv:1602.02830, section 4 and Algorithm 5), exact for rows of any length.
 
 A bit is 1 for +1 and 0 for -1. A uint64 word holds 64 bits: bit i of a row is in word i // 64, and
 bits beyond the end are 0. A product of n signs is n - 2 popcount(x xor w) (kernels/xnor/counts.h).
@@ -57,7 +57,7 @@ def panels(weights):
     units, n = weights.shape
     padded = np.zeros((-(-units // PANEL) * PANEL, n), np.uint64)
     padded[:units] = weights
-    return np.ascontiguousarray(padded.reshape(-1, PANEL, n).transpose(0, 2, 1))
+    return np.ascontiguousarray(padded.reshape(len(padded) // PANEL, PANEL, n).transpose(0, 2, 1))
 
 
 def pack(x):

@@ -160,17 +160,20 @@ static void binary_filter_gradient(PyArrayObject *images, PyArrayObject *output_
     }
     float *to = fused::prepare<float>(gradient, {out[1], in[1], 3, 3});
     const long channels = in[1], panels = binary.panels, plane = in[2] * in[3];
+    const long threads = omp_get_max_threads(), size = 9 * panels * FILTERS * PANEL;
+    std::vector<float> sums_of_all(threads * size);
+    std::vector<Tables> tables_of_all(threads, Tables(in[2], in[3]));
 #pragma omp parallel
     {
-        std::vector<float> sums(9 * panels * FILTERS * PANEL);
-        Tables tables(in[2], in[3]);
+        float *sums = sums_of_all.data() + omp_get_thread_num() * size;
+        Tables &tables = tables_of_all[omp_get_thread_num()];
 #pragma omp for schedule(dynamic)
         for (long first = 0; first < out[1]; first += FILTERS) {
             const long filters = std::min<long>(FILTERS, out[1] - first);
-            std::fill(sums.begin(), sums.end(), 0);
+            std::fill_n(sums, size, 0);
             if (plane)
                 sum_images(binary, in[0], output.data() + first * plane, out[1] * plane, filters,
-                           tables, sums.data());
+                           tables, sums);
             for (long filter = 0; filter < filters; filter++)
                 for (long channel = 0; channel < channels; channel++)
                     for (long row = 0; row < 3; row++)

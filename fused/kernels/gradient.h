@@ -8,6 +8,8 @@
 
 #include "signed_sums.h"
 
+#include <memory>
+
 namespace update
 {
 
@@ -23,9 +25,9 @@ public:
         if (x.dim(0) != dy.dim(0) || x.dim(1) != PyArray_DIM(W, 0) ||
             dy.dim(1) != PyArray_DIM(W, 1))
             fused::raise_value_error(
-                "the gradient of inputs %ld x %ld and outputs %ld x %ld has another shape than the "
-                "weights",
-                x.dim(0), x.dim(1), dy.dim(0), dy.dim(1));
+                "inputs %ld x %ld and outputs %ld x %ld give no gradient of weights %ld x %ld",
+                x.dim(0), x.dim(1), dy.dim(0), dy.dim(1), (long)PyArray_DIM(W, 0),
+                (long)PyArray_DIM(W, 1));
         samples = x.dim(0);
         rows = x.dim(1);
         columns = dy.dim(1);
@@ -41,9 +43,10 @@ public:
     template <class Element>
     void each(Element element) const
     {
+        const std::unique_ptr<__m512[]> tiles(new __m512[omp_get_max_threads() * ROWS * PANELS]);
 #pragma omp parallel if (rows * columns * samples > 65536)
         {
-            std::vector<__m512> tile(ROWS * PANELS);
+            __m512 *tile = tiles.get() + omp_get_thread_num() * ROWS * PANELS;
             const Element own(element); // its constants stay in registers
 #pragma omp for schedule(dynamic) collapse(2)
             for (long first = 0; first < rows; first += ROWS)
@@ -68,7 +71,8 @@ private:
     enum { WORD = 64, HALF = WORD / 2 }; // samples whose bits are in a word, and in half of it
 
     // Sets `magnitude`, and whether inputs may be zero. Bits are not possible if inputs have other
-    // values or outputs are not finite: zero times infinity is no zero.
+    // values, or if outputs are so large that sums of them overflow: infinity times zero is not zero,
+    // and total - 2 x negative may be finite if a part of it is not.
     void look_at_inputs()
     {
         const float *data = x.data();
@@ -77,16 +81,17 @@ private:
         for (long i = 0; i < n && !magnitude; i++)
             magnitude = fabsf(data[i]);
         const float c = magnitude;
-        int zero = 0, other = 0;
+        int zero = 0, other = !(c <= FLT_MAX);
 #pragma omp simd reduction(| : zero, other)
         for (long i = 0; i < n; i++) {
             zero |= data[i] == 0;
             other |= data[i] != 0 && !(fabsf(data[i]) == c);
         }
         const float *outputs = dy.data();
+        const float largest = FLT_MAX / 4 / std::max<long>(samples, 1) / std::max(c, 1.0f);
 #pragma omp simd reduction(| : other)
         for (long i = 0; i < samples * columns; i++)
-            other |= !(fabsf(outputs[i]) <= FLT_MAX);
+            other |= !(fabsf(outputs[i]) <= largest);
         possible = !other;
         zeros = zero;
     }

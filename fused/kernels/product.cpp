@@ -51,10 +51,12 @@ static void pack(const fused::Array<float> &W, Negative negative, PyArrayObject 
     const float *from = W.data();
     uint32_t *to = fused::prepare<uint32_t>(signs, {across * down * WORD});
     uint32_t *other = fused::prepare<uint32_t>(turned, {down * across * WORD});
+    std::vector<__m512i> scratch(omp_get_max_threads() * across * 2);
+    __m512i *const words_of_all = scratch.data();
     fused::parallel(down, rows * columns, [=](long begin, long end) {
-        std::vector<__m512i> words(across * 2);
+        __m512i *words = words_of_all + omp_get_thread_num() * across * 2;
         for (long part = begin; part < end; part++) {
-            std::fill(words.begin(), words.end(), _mm512_setzero_si512());
+            std::fill_n(words, across * 2, _mm512_setzero_si512());
             for (long i = 0; i < WORD; i++) {
                 const bool present = part * WORD + i < rows;
                 const float *w = from + (part * WORD + i) * columns;

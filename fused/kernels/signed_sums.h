@@ -67,7 +67,6 @@ struct Signs {
         : word{_mm512_loadu_si512(words), _mm512_loadu_si512(words + LANES)}
     {
     }
-    Signs() = default;
     // Moves to the next four inputs: only the lowest four bits of an index count.
     void next()
     {

@@ -16,8 +16,7 @@ public:
     {
         for (PyArrayObject *input : inputs) {
             if (!PyArray_SAMESHAPE(input, *inputs.begin()))
-                fused::raise_value_error("Update: shape of input %ld is not that of input 0",
-                                         (long)arrays.size());
+                fused::raise_value_error("Update: an input has another shape than the parameter");
             arrays.emplace_back(new fused::Array<float>(input));
         }
     }

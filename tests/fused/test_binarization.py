@@ -121,13 +121,13 @@ def test_samples_are_uncorrelated(seed):
     other_layer = drawing(W, seed=seed + 1)
     a, b, c, d = draw(), draw(), second(), other_layer()
     pairs = [(a, b), (a, c), (a, d), (b, c), (b, d)]  # steps, binarizations, layers
-    pairs += [(a, np.roll(a, k)) for k in (1, 2, 4, 8, 16, 31, 32, 64, 256)]  # neighbours
+    pairs += [(a, np.roll(a, k)) for k in (1, 2, 4, 8, 16, 31, 32, 64, 256)]  # neighbors
     for x, y in pairs:
         assert abs((x * y).mean()) <= 5 / np.sqrt(n)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_patterns_of_neighbours_are_equally_frequent(seed):
+def test_patterns_of_neighbors_are_equally_frequent(seed):
     draw = drawing(np.zeros((1024, 1024), dtype="float32"), seed=seed)
     pattern = (draw() > 0).reshape(-1, 8) @ (1 << np.arange(8))
     assert stats.chisquare(np.bincount(pattern, minlength=256)).pvalue > 1e-4

@@ -1,5 +1,10 @@
 """Updates of weights whose inputs are binary, against products in double precision."""
 
+import os
+import subprocess
+import sys
+
+import original_stack
 from original_stack import machine
 
 import lasagne
@@ -98,6 +103,21 @@ def test_special_values(special, values):
         assert np.array_equal(np.isinf(W.get_value()), np.isinf(expected))
 
 
+@pytest.mark.parametrize(
+    ("X", "dY", "expected"),
+    [
+        ([[-1]], [[2e38]], 2e38),
+        ([[-1], [1]], [[1.8e38], [1e38]], 8e37),
+        ([[2], [0]], [[1e38], [1e38]], -2e38),
+        ([[-np.inf]], [[1]], np.inf),
+    ],
+)
+def test_sums_overflow_only_if_the_gradient_does(X, dY, expected):
+    function, W = sgd(binary, 1, 1)
+    function(np.float32(X), np.float32(dY))
+    np.testing.assert_allclose(W.get_value(), [[expected]], rtol=1e-6)
+
+
 def test_any_strides_and_no_samples():
     rng = np.random.RandomState(4)
     X = rng.choice(ALL, (24, 50)).astype("float32")
@@ -126,7 +146,7 @@ def test_another_shape():
     function, _ = sgd(binary, 3, 2)
     with pytest.raises(
         ValueError,
-        match="the gradient of inputs 5 x 4 and outputs 5 x 2 has another shape than the weights",
+        match="inputs 5 x 4 and outputs 5 x 2 give no gradient of weights 3 x 2",
     ):
         function(np.ones((5, 4), "float32"), np.ones((5, 2), "float32"))
 
@@ -180,3 +200,49 @@ def test_other_gradients_stay():
     gradient = T.dot(binary(x).T, dY)
     function = theano.function([x, dY], gradient, updates=[(W, W - gradient)])
     assert not fused(function)
+
+
+def test_weights_that_are_a_vector():
+    W = theano.shared(np.zeros(3, "float32"))
+    x, dY = T.matrix(), T.vector()
+    X = binary(x)
+    function = theano.function([x, dY], T.dot(X, W), updates=[(W, W - T.dot(X.T, dY))])
+    assert not fused(function)
+    function(np.float32([[1, -1, 1], [1, 1, -1]]), np.float32([1, 2]))
+    assert W.get_value().tolist() == [-3, -1, 1]
+
+
+def test_the_number_of_threads_does_not_matter():
+    """That of a step with products, their gradients, the update and sums of biases."""
+    code = (
+        "import original_stack, hashlib, numpy as np, theano, theano.tensor as T, lasagne\n"
+        "import binary_net\n"
+        "lasagne.random.set_rng(np.random.RandomState(1))\n"
+        "x = T.matrix()\n"
+        "network = lasagne.layers.InputLayer((None, 50), x)\n"
+        "for units in (300, 200):\n"
+        "    network = binary_net.DenseLayer(network, units, H=1., stochastic=False,\n"
+        "        nonlinearity=binary_net.binary_tanh_unit if units == 300 else None)\n"
+        "loss = (lasagne.layers.get_output(network) ** 2).sum()\n"
+        "W = lasagne.layers.get_all_params(network, binary=True)\n"
+        "b = lasagne.layers.get_all_params(network, trainable=True, binary=False)\n"
+        "updates = lasagne.updates.adam(binary_net.compute_grads(loss, network), W, .1)\n"
+        "updates.update(lasagne.updates.sgd(loss, b, .1))\n"
+        "f = theano.function([x], loss, updates=updates)\n"
+        "print(sorted({type(n.op).__name__ for n in f.maker.fgraph.toposort()}))\n"
+        "f(np.random.RandomState(0).normal(size=(130, 50)).astype('float32'))\n"
+        "print(*(hashlib.sha256(v.get_value()).hexdigest() for v in W + b))"
+    )
+    printed = set()
+    for threads in "123":
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "OMP_NUM_THREADS": threads},
+            cwd=original_stack.ROOT,
+            capture_output=True,
+            text=True,
+        )
+        for name in ("BinaryProduct", "ChannelSum", "GradientUpdate", "PackSigns"):
+            assert repr(name) in done.stdout, done.stderr
+        printed.add(done.stdout)
+    assert len(printed) == 1

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import shutil
 
 import original_stack
 
@@ -32,13 +33,19 @@ def test_disabled(monkeypatch):
     assert os.environ["BINARYCONNECT_FUSED"] == "0"
 
 
-def test_cache_version_depends_on_all_sources():
+def test_cache_version_depends_on_all_sources(tmp_path, monkeypatch):
     """It is a hash of the bytes of all files, because files include others."""
     files = {path.name for path in fused.op.sources()}
     included = {"common.h", "images.h", "signed_sums.h", "winograd.h", "counts.h", "runtime.h"}
     assert included | {"convolution.cpp", "dot.cpp", "update.h"} <= files
     versions = {op.c_code_cache_version() for op in (Binarize(True), fused.pooling.MaxPool())}
-    assert len(versions) == 1
+    assert versions == {(fused.op._version.__wrapped__(),)}
+    copy = shutil.copytree(fused.op.KERNELS, tmp_path / "kernels")
+    monkeypatch.setattr(fused.op, "KERNELS", copy)
+    assert versions == {(fused.op._version.__wrapped__(),)}
+    with open(copy / "images.h", "a") as f:
+        f.write("//")
+    assert versions != {(fused.op._version.__wrapped__(),)}
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

@@ -1,6 +1,6 @@
 """Fused ops against their references on NaN, infinities, subnormals, -0 and empty arrays."""
 
-import original_stack
+from original_stack import machine
 
 import numpy as np
 import pytest
@@ -13,6 +13,8 @@ import fused
 from batch_norm import BatchNormLayer, CumulativeBatchNormLayer
 from fused import xnor
 from fused.normalization import BatchNorm
+from fused.product import INSTRUCTIONS, BinaryProduct
+from fused.update import Update
 
 SPECIAL = [np.nan, np.inf, -np.inf, 1e-45, -1e-45, -0.0]
 
@@ -28,6 +30,10 @@ def both(build, *ndims):
         else:
             functions.append(theano.function(variables, build(*variables)))
     return functions
+
+
+def has(function, op):
+    return any(isinstance(node.op, op) for node in function.maker.fgraph.apply_nodes)
 
 
 def assert_same(results, expected):
@@ -133,11 +139,14 @@ def test_product_with_binarized_weights(value):
     W = np.random.RandomState(0).normal(size=(7, 5)).astype("float32")
 
     def build(x):
-        return T.dot(x, fused.binarize(T.constant(W), 0.5))
+        return T.dot(x, fused.binarize(theano.shared(W), 0.5))
 
     x = np.random.RandomState(1).normal(size=(3, 7)).astype("float32")
     x[1, 3] = value
     function, reference = both(build, 2)
+    if machine.has(*INSTRUCTIONS):
+        assert has(function, BinaryProduct)
+    assert not has(reference, BinaryProduct)
     assert_same([function(x)], [reference(x)])
 
 
@@ -147,12 +156,13 @@ def test_update(value):
     for plain in (False, True):
         W = theano.shared(np.float32([[1, value, 2], [value, 0, 0.25]]))
         g = T.matrix()
-        updates = [(W, T.clip(W - 0.5 * g * (g > -1) + W**2, -1, 1))]
+        updates = [(W, T.clip(W - 0.5 * g + W**2, -1, 1))]
         if plain:
             with fused.disabled():
                 function = theano.function([g], updates=updates)
         else:
             function = theano.function([g], updates=updates)
+        assert has(function, Update) != plain
         function(np.float32([[value, 0, 1], [-0.0, value, 1e-45]]))
         results.append(W.get_value())
     assert_same(results[:1], results[1:])

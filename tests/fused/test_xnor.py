@@ -123,6 +123,12 @@ def test_dot_of_pixels(kernels, random, rows, inputs, units):
     assert_each_gives(kernels, output, (2 * pixels - 255) @ W.T)
 
 
+def test_rows_without_inputs():
+    bits, panels = np.zeros((3, 0), np.uint64), xnor.panels(np.zeros((9, 0), np.uint64))
+    assert panels.shape == (2, 0, xnor.PANEL)
+    assert np.array_equal(compiled(xnor.dot(bits, panels, 0, 9))(), np.zeros((3, 9)))
+
+
 @pytest.mark.parametrize("rows", [1, 67])
 def test_counts_do_not_overflow(kernels, rows):
     """Every bit differs, which gives the largest counts, over many words and blocks of weights."""
