@@ -27,7 +27,7 @@ class Hyperparameters(hyperparameters.Hyperparameters):
     describes the choices for which there is no source."""
 
     num_units: Width = 1024  # in each of three hidden layers
-    cumulative_batch_norm: bool = True  # as in the published code; otherwise as in the released one
+    cumulative_batch_norm: bool = True  # as in the published code; otherwise running averages
     dropout_in: Share = 0.0  # share of the inputs that are dropped
     dropout_hidden: Share = 0.0  # share of the hidden units that are dropped
 

@@ -45,7 +45,7 @@ _ap2 = T.Elemwise(_AP2(same_out, name="ap2"), name="ap2")
 
 
 def ap2(x):
-    """The power of two nearest to x: sign(x) 2^round(log2 |x|), elementwise (section 1.5).
+    """The power of two nearest to x: sign(x) 2^round(log2 |x|), elementwise (section 1.4).
 
     The value at 0 is 0. The gradient is taken to be 1 (DEVIATIONS.md, 17).
 

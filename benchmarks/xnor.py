@@ -3,7 +3,7 @@
     ./reproduce benchmark xnor [--torch-python PYTHON] [--larq-python PYTHON]
 
 Products of n x n matrices of +-1, n from 1024 to 8192, and MNIST's network of 3 x 4096 (Binarized
-Neural Networks, section 1.6 and figure 3) with batches of 10,000 and of one image, by the packed
+Neural Networks, section 4 and figure 3) with batches of 10,000 and of one image, by the packed
 kernels that this processor can run, by OpenBLAS and by a plain float kernel (plain_product.c: not
 vectorized, on all threads). Packed products take packed operands; networks take pixels. The plain
 kernel and Larq Compute Engine, which is not optimized for x86, do a part of the large tasks, and
@@ -52,7 +52,7 @@ PLAIN_OPERATIONS = 2**30  # multiplications and additions of a task that the pla
 PUBLISHED = (
     "Published, on a GTX 750: the product 23 times faster than by the unoptimized kernel and 3.4 "
     "times faster than by cuBLAS, the network 7 times faster than by the unoptimized kernel "
-    "(Binarized Neural Networks, section 1.6)."
+    "(Binarized Neural Networks, section 4)."
 )
 CHECKED = 8  # rows or images whose results must be equal
 

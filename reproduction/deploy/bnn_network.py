@@ -1,5 +1,5 @@
 """A trained network with binary weights and activations in one file. It runs by exclusive or and
-population count (Binarized Neural Networks, section 1.5), and its outputs equal the outputs of the
+population count (Binarized Neural Networks, Algorithm 5), and its outputs equal the outputs of the
 Theano network, bit for bit.
 
 The file, version 1, is an .npz archive without pickles, as in network.py:

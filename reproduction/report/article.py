@@ -20,8 +20,8 @@ TEXT = """\
 networks whose weights are +1 or -1 in the forward and backward passes, while real-valued weights
 are updated and clipped. [Binarized Neural Networks](https://arxiv.org/abs/1602.02830)
 (Courbariaux, Hubara, Soudry, El-Yaniv and Bengio, 2016) binarizes the activations too. We train
-their published experiments on MNIST, CIFAR-10 and SVHN: {rows} rows of three tables. The claims
-are:
+their published experiments on MNIST, CIFAR-10 and SVHN: {rows} rows, of three tables and of the
+README of the released code. The claims are:
 
 {claims}
 
@@ -78,7 +78,9 @@ hyperparameters.
   does not describe, and its script was not released. Our network is an inference (14).
 - *Rounding.* Theano changed how it rounds a half, which decides the sign of zero weights (1).
 - *Order of calls.* In 2015 the gradients of stochastic layers depended on when the test output
-  was built (3), and the last images of SVHN were never tested (2).
+  was built (3).
+- *Images never tested.* The released loop drops the images after the last full batch, 32 of
+  SVHN's (2).
 - *A stack that no longer ran.* Lasagne imports a module that Theano removed, and MNIST's site no
   longer serves the files. Saved weights are real-valued, which users took for an error.
 

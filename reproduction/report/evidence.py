@@ -150,7 +150,8 @@ def regularization(rows, dataset, method):
 
 
 def multiplications(findings, part, name):
-    """The share of multiplications that are left: of part "training" or "test", data set `name`."""
+    """The share of multiplications that become additions, in the part "training" or "test" of data
+    set `name`."""
     label = "training" if part == "training" else "test time, deterministic weights"
     published = _figure(label)
     line = Line(f"{NAMES[name]}: {label}", f"{_about(published)}{published['value']} %")
@@ -258,7 +259,7 @@ def speed(findings):
     record = findings.gpu or findings.xnor or {"records": []}
     lines = []
     for start, task, images, rivals in (
-        ("XNOR kernel against an unoptimised", "product", 0, ("plain float kernel",)),
+        ("XNOR kernel against an unoptimized", "product", 0, ("plain float kernel",)),
         ("XNOR kernel against cuBLAS", "product", 0, ("CLBlast sgemm", "OpenBLAS sgemm")),
         ("multilayer perceptron", "network", 10000, ("plain float kernel",)),
     ):

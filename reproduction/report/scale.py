@@ -22,7 +22,7 @@ data set that needs most memory."""
 GROWTH = """\
 Each node runs one run at a time, as long as the table above says, and then takes the longest run
 that is left. The last run to end sets the time, so more nodes than runs do not help."""
-UNKNOWN = "Rows without a time are left out: {rows}."
+UNKNOWN = "Rows without a time are left out of the CPU hours: {rows}."
 MEASURED = """\
 - Measured: memory, disk, files, and compiled code of each row named in `benchmarks/scale.json`, on
   one machine; Snakemake with jobs that do nothing, on one machine; times of runs, by the report.
@@ -155,7 +155,7 @@ def _costs(times, scale):
             else [source, "", ""]
         )
         lines.append([NAMES[row[0]], *map(text, row[1:]), *time, *shown])
-    end = ["", _size(total["folder"]), f"{total['files']:,}"] if scale else [""] * 3
+    end = ["", f"{_size(total['folder'])} after them", f"{total['files']:,}"] if scale else [""] * 3
     lines.append(
         [f"all, {SEEDS * len(times)} runs", "", "", "", "", f"{total['hours']:,.0f}", *end]
     )

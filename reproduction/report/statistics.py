@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 import scipy.stats
 
 from reproduction import published as papers
+from reproduction.report.markdown import NAMES
 
 CONFIDENCE = 0.95
 ENOUGH_RUNS = 3  # if the published figure is a mean over several runs, or too uncertain
@@ -70,7 +71,9 @@ def rule():
         margin=MARGIN,
         effect=1 - stochastic / none,
         deviation=math.sqrt(variance) / error,
-        uncertain="; ".join(c.name for c in comparisons([]) if _too_uncertain(c.published)),
+        uncertain="; ".join(
+            f"{NAMES[c.row[0]]}, {c.name}" for c in comparisons([]) if _too_uncertain(c.published)
+        ),
         judged=judged,
         differing=judged * (1 - CONFIDENCE),
     )

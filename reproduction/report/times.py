@@ -26,7 +26,6 @@ BENCHMARKS = {
     "mnist-bnn-torch7": [("mnist", "bnn-torch7")],
     "cifar10-bnn": [("cifar10", "bnn-theano")],
 }
-BENCHMARK_THREADS = 2
 TRAINING_IMAGES = {"mnist": 50000, "cifar10": 45000, "svhn": 598388}
 
 
@@ -40,7 +39,7 @@ def command(dataset, protocol, method):
 
 
 def read_benchmarks(results, rows):
-    """The seconds that the training steps of an epoch take, by ./reproduce benchmark.
+    """How long the training steps of an epoch take, by ./reproduce benchmark.
 
     Parameters
     ----------
@@ -50,28 +49,31 @@ def read_benchmarks(results, rows):
 
     Returns
     -------
-    seconds : dict
-        {(data set, protocol): float}.
+    epochs : dict
+        {(data set, protocol): (seconds, threads)}.
     notes : list of str
         A sentence on each file that is damaged.
     """
-    seconds, notes = {}, []
+    epochs, notes = {}, []
     row_of = {key[:2]: row for key, row in rows.items()}
     for step, of_step in BENCHMARKS.items():
         path = Path(results) / "benchmarks" / f"{step}.json"
         try:
             with reading(path, "run ./reproduce benchmark again"), open_regular(path) as f:
-                timed = float(json.loads(f.read())["median_milliseconds"]["fused"])
-                if not 0 < timed < 1e9:
-                    raise ValueError(f"{timed} milliseconds")
+                record = json.loads(f.read())
+                timed = float(record["median_milliseconds"]["fused"])
+                threads = int(record["machine"]["threads"])
+                if not (0 < timed < 1e9 and 0 < threads < 1e6):
+                    raise ValueError(f"{timed} milliseconds, {threads} threads")
         except FileNotFoundError:
             continue
         except UserError as error:
             notes.append(text(str(error).replace(f"{results}/", "")))
             continue
         for row in set(of_step) & row_of.keys():
-            seconds[row] = row_of[row].steps(TRAINING_IMAGES[row[0]]) * timed / 1000
-    return seconds, notes
+            steps = row_of[row].steps(TRAINING_IMAGES[row[0]])
+            epochs[row] = steps * timed / 1000, threads
+    return epochs, notes
 
 
 def time_of_a_run(compared, benchmarks):
@@ -88,7 +90,7 @@ def time_of_a_run(compared, benchmarks):
     -------
     seconds : float or None
     threads : int
-        The number of threads with which it takes so long.
+        The number of threads with which it takes so long; 1 if that is not known.
     source : str
         Where the time comes from, or "not measured".
     """
@@ -104,7 +106,8 @@ def time_of_a_run(compared, benchmarks):
     row = compared.published
     key, epochs = (row["dataset"], row["protocol"]), int(row["epochs"] or 0)
     if key in benchmarks and epochs:
-        return benchmarks[key] * epochs, BENCHMARK_THREADS, "training steps only, by the benchmark"
+        seconds, threads = benchmarks[key]
+        return seconds * epochs, threads, "training steps only, by the benchmark"
     shorter = [
         run
         for run in compared.others
@@ -114,7 +117,7 @@ def time_of_a_run(compared, benchmarks):
         longest = max(shorter, key=lambda run: run["epochs"])
         source = f"from a run of {longest['epochs']:,} epochs"
         return longest["seconds"] / longest["epochs"] * epochs, longest["threads"], source
-    return None, BENCHMARK_THREADS, "not measured"
+    return None, 1, "not measured"
 
 
 def threads_of(count):

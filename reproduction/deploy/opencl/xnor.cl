@@ -1,4 +1,4 @@
-/* Networks of +-1 on a GPU (Binarized Neural Networks, sections 1.5 and 1.6), in OpenCL C 1.2:
+/* Networks of +-1 on a GPU (Binarized Neural Networks, section 4 and Algorithm 5), in OpenCL C 1.2:
    products by exclusive or and population count, and two float products to compare them with.
    Integers are exact, and so are float sums of integers below 2^24.
 
@@ -8,7 +8,7 @@
    Sizes of work: dimension 0 runs over the last axis of what a kernel writes, dimension 1 over the
    axis before. In the tiled kernels a group of GROUP x GROUP work items computes TILE x TILE outputs
    from parts of both factors in local memory; each work item computes EACH x EACH of them, GROUP
-   apart, so that neighbours read neighbouring memory. Loops over EACH are unrolled: what they index
+   apart, so that neighbors read neighboring memory. Loops over EACH are unrolled: what they index
    then stays in registers. */
 
 #define GROUP 16

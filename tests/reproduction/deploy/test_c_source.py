@@ -195,11 +195,13 @@ def test_figures_of_the_readme():
     path = ROOT / "results/mnist/paper-stochastic/seed-1/deployed.npz"
     head = c_source.sources(predict.load(path), "net")["net.c"].split("*/")[0]
     (error,) = re.findall(r"test error ([0-9.]+)%", head)
-    numbers = {what: n for n, what in re.findall(r"([0-9,]+) (additions|multi|of const)", head)}
+    numbers = {
+        what: n for n, what in re.findall(r"([0-9,]+) (additions|multi|divisions|of const)", head)
+    }
     figures = (
-        f"The network in git: test error {error} %, {path.stat().st_size:,} bytes; in C, "
-        f"which needs only the standard library, {numbers['of const']} bytes of constants, "
-        f"{numbers['additions']} additions and subtractions and {numbers['multi']} multiplications "
-        "for an image."
+        f"The network of the first command: test error {error} %, {path.stat().st_size:,} bytes; "
+        f"in C, which needs only the standard library, {numbers['of const']} bytes of constants, "
+        f"and for an image {numbers['additions']} additions and subtractions, {numbers['multi']} "
+        f"multiplications and {numbers['divisions']} divisions."
     )
     assert figures in " ".join((ROOT / "README.md").read_text().split())

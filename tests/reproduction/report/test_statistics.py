@@ -124,7 +124,7 @@ def test_numbers_of_the_rule():
     assert "which is 9% of the error" in text
     assert "if all 17 rows that can be judged were reproduced,\n0.9 of them" in text
     assert "each at 2.5%" in text
-    rows = "BinaryConnect (stoch.), release; BNN (Theano); BNN (Torch7)"
+    rows = "MNIST, BinaryConnect (stoch.), release; MNIST, BNN (Theano); MNIST, BNN (Torch7)"
     assert f"wider than the margin ({rows})" in " ".join(text.split())
 
 
