@@ -1,6 +1,6 @@
 """Times rivals side by side: in separate processes that take turns of a quarter of a second.
 
-The speed of a machine changes from minute to minute, so only ratios of neighbouring blocks count.
+The speed of a machine changes from minute to minute, so only ratios of neighboring blocks count.
 """
 
 import json

@@ -24,7 +24,8 @@ def integer_between(minimum, maximum=2**32 - 1):
     """Argument type for argparse: an integer from `minimum` to `maximum`."""
 
     def parse(text):
-        if not (text.isdecimal() and minimum <= int(text) <= maximum):
+        short = len(text) < 100  # int() refuses thousands of digits
+        if not (text.isdecimal() and short and minimum <= int(text) <= maximum):
             raise argparse.ArgumentTypeError(
                 f"{text!r} is not an integer from {minimum} to {maximum}"
             )
@@ -55,6 +56,13 @@ def folder(text):
     if not text:  # for example an unset variable of the shell
         raise argparse.ArgumentTypeError("'' is not the name of a folder")
     return str(expanded(text, "the folder"))
+
+
+def file(text):
+    """Argument type for argparse: the name of a file."""
+    if not text:
+        raise argparse.ArgumentTypeError("'' is not the name of a file")
+    return str(expanded(text, "the file"))
 
 
 class Stopped(Exception):

@@ -1,7 +1,7 @@
 """Make Ctrl-C end a command of this project in one line while the command is still importing.
 
 `command_line.run` ends this with `give_back`. Other programs that import this package keep Python's
-behaviour.
+behavior.
 """
 
 import os

@@ -188,13 +188,15 @@ def write_atomically(path, content):
 def writing(path, remedy):
     """Turn an OSError within the block into "cannot write <path>: <why>; <remedy>".
 
-    If a permission is missing, the error says instead how to get it.
+    If a permission or the folder is missing, the error says instead how to get it.
     """
     try:
         yield
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EPERM):
             remedy = _permission(Path(path).absolute())
+        elif error.errno == errno.ENOENT:
+            remedy = "make its folder first or name another"
         raise UserError(f"cannot write {path}: {error.strerror or error}; {remedy}") from None
 
 

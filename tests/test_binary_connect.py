@@ -72,7 +72,7 @@ def draws(layer, count):
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_stochastic_binarization_statistics(seed):
-    """A weight is +H with the probability hard_sigmoid; samples, layers and neighbours are
+    """A weight is +H with the probability hard_sigmoid; samples, layers and neighbors are
     independent."""
     seeded(seed)
     count, H = 400, 0.5

@@ -114,7 +114,7 @@ def test_letters(tmp_path, capsys, monkeypatch, row):
 
 
 @pytest.mark.parametrize("page", [cifar10, svhn])
-def test_colours(tmp_path, capsys, page):
+def test_colors(tmp_path, capsys, page):
     """CIFAR-10 by method bnn, which needs no whitening."""
     method = "bnn" if page is cifar10 else "deterministic"
     hp = next(hp for hp in page.ROWS if hp.method == method)

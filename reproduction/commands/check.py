@@ -70,12 +70,14 @@ def expected(errors):
 
 
 def load(data):
-    """The first images of MNIST, or the embedded digits if there is no MNIST."""
+    """The first images of MNIST; without MNIST, the embedded digits, unless a folder is named."""
     if data == "digits":
         return datasets.load("mnist", data)
     try:
         return datasets.load("mnist", data, train_size=TRAIN_SIZE)
     except UserError as error:
+        if data is not None:
+            raise
         print(f"no MNIST ({error}); scikit-learn's handwritten digits instead\n")
         return datasets.load("digits")
 

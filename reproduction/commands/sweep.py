@@ -1,6 +1,7 @@
 """Run rows of the published tables with several seeds each, in parallel on this machine or as jobs
 of a Slurm cluster, and then write the report. Finished runs are skipped; unfinished runs resume."""
 
+import argparse
 import contextlib
 import json
 import os
@@ -15,7 +16,14 @@ from pathlib import Path
 
 import original_stack
 from original_stack import machine
-from original_stack.command_line import Parser, Stopped, integer_between, noted_signals, run
+from original_stack.command_line import (
+    Parser,
+    Stopped,
+    folder,
+    integer_between,
+    noted_signals,
+    run,
+)
 from original_stack.errors import Lock, UserError, open_regular, writing
 
 from reproduction import datasets
@@ -37,6 +45,10 @@ def sweep(options):
     Stopped
         After SIGTERM or SIGINT, when every run has saved its last whole epoch.
     """
+    if not options.slurm and (options.partition or options.time):
+        raise UserError("--partition and --time are for Slurm; add --slurm or leave them out")
+    if options.image and not os.path.isfile(options.image):
+        raise UserError(f"--image: there is no file {options.image}; name an image of Apptainer")
     jobs = plan(options)
     if options.dry_run:
         show(jobs)
@@ -86,7 +98,8 @@ def sweep(options):
         raise UserError(
             f"{len(failed)} of {len(jobs)} runs failed (see above); the others are finished"
         )
-    print(f"{len(jobs)} runs are finished; {results / 'README.md'} compares them")
+    finished = "1 run is" if len(jobs) == 1 else f"{len(jobs)} runs are"
+    print(f"{finished} finished; {results / 'README.md'} compares them")
 
 
 def resources(options):
@@ -213,7 +226,9 @@ def minutes(text):
         hours, whole = whole, 0
     total = (days * 24 + hours) * 60 + whole
     if not 0 < total < 10**6:
-        raise ValueError
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a time limit of Slurm, such as 60, 2:00:00 or 1-12"
+        )
     return total
 
 
@@ -239,7 +254,7 @@ def main(argv=None):
         "--threads", metavar="N", type=integer_between(1, 256), default=1, help="threads of a run"
     )
     parser.add_argument("--image", metavar="FILE.sif", help="run in this image with apptainer")
-    parser.add_argument("--results", metavar="DIR", default=original_stack.RESULTS)
+    parser.add_argument("--results", metavar="DIR", type=folder, default=original_stack.RESULTS)
     parser.add_argument(
         "--dry-run", action="store_true", help="only show what would run, and how long"
     )

@@ -109,9 +109,9 @@ def gaussian_band(size):
 def local_contrast_normalize(images, channels=None, threshold=THRESHOLD):
     """LeCun's local contrast normalization of some channels, separately; others do not change.
 
-    From each pixel, the Gaussian mean of its 7x7 neighbourhood is subtracted. The difference is
+    From each pixel, the Gaussian mean of its 7x7 neighborhood is subtracted. The difference is
     divided by the largest of three numbers: the Gaussian root mean square of the pixels in the
-    neighbourhood (as in the released code, not of their differences from the mean), the average of
+    neighborhood (as in the released code, not of their differences from the mean), the average of
     these root mean squares over the image, and `threshold`. Pixels outside the image count as zero.
     The Gaussian (standard deviation 2, sum 1) is separable, so its convolution is a product with a
     band matrix from each side.

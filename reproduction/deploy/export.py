@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import original_stack
-from original_stack.command_line import Parser, folder, run
+from original_stack.command_line import Parser, file, folder, run
 from original_stack.errors import UserError, write_atomically, writing
 
 import lasagne
@@ -308,8 +308,10 @@ def main(argv=None):
     parser.add_argument(
         "--c", metavar="DIR", type=folder, help="also write the network as C99 to this folder"
     )
-    parser.add_argument("--onnx", metavar="FILE", help="also write the network as ONNX")
-    parser.add_argument("--qonnx", metavar="FILE", help="also write it as QONNX, for FINN")
+    parser.add_argument("--onnx", metavar="FILE", type=file, help="also write the network as ONNX")
+    parser.add_argument(
+        "--qonnx", metavar="FILE", type=file, help="also write it as QONNX, for FINN"
+    )
     return run(parser, write, argv)
 
 

@@ -156,7 +156,7 @@ def _pixels(path, values, shape, scale):
 def _picture(path, f, shape):
     """The pixels of a picture, uint8 of that shape."""
     channels, rows, columns = shape
-    colour = "grey" if channels == 1 else "colour"
+    color = "gray" if channels == 1 else "color"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         try:
@@ -166,16 +166,16 @@ def _picture(path, f, shape):
             size = "far more"
     if size != f"{columns}x{rows}":
         raise UserError(
-            f"{path} has {size} pixels; expected {columns}x{rows} in {colour}; resize it first"
+            f"{path} has {size} pixels; expected {columns}x{rows} in {color}; resize it first"
         )
     if picture.mode not in ("1", "L", "P", "RGB"):
         raise UserError(
             f"{path} has transparency or more than 8 bits a pixel (mode {picture.mode}); save it "
-            f"in 8 bits of {colour}"
+            f"in 8 bits of {color}"
         )
     pixels = np.asarray(picture.convert("RGB")).transpose(2, 0, 1)
     if channels == 1:
         if (pixels != pixels[:1]).any():
-            raise UserError(f"{path} has colours; save it in grey")
+            raise UserError(f"{path} has colors; save it in gray")
         pixels = pixels[:1]
     return pixels

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 
-from original_stack.command_line import Parser, number_between, run
+from original_stack.command_line import Parser, file, number_between, run
 from original_stack.errors import UserError, reading, write_atomically, writing
 
 from reproduction.arrays import load_npz
@@ -86,8 +86,6 @@ def _module(name):
 def predict(options):
     """The command: prints the class of each image, and the sizes to standard error."""
     output = options.output
-    if output == "":
-        raise UserError("--output is empty; name a file or leave it out")
     if output is not None and os.path.lexists(output) and not os.path.isfile(output):
         raise UserError(f"{output} is not a regular file; give --output another name")
     deployed = load(options.file, options.device)
@@ -146,7 +144,9 @@ def main(argv=None):
     )
     parser.add_argument("--invert", action="store_true", help="for dark digits on light ground")
     parser.add_argument("--scores", action="store_true", help="print the score of each class too")
-    parser.add_argument("--output", metavar="CSV", help="also write a table to this file")
+    parser.add_argument(
+        "--output", metavar="CSV", type=file, help="also write a table to this file"
+    )
     parser.add_argument(
         "--device",
         type=_device,

@@ -8,7 +8,7 @@ import shlex
 from pathlib import Path
 
 import original_stack
-from original_stack.command_line import Parser
+from original_stack.command_line import Parser, integer_between
 from original_stack.errors import UserError, open_regular, reading
 
 from reproduction.experiments import ROWS
@@ -110,12 +110,14 @@ def missing(compared):
     return [next(free) for _ in range(compared.enough - len(done))]
 
 
-def own_data(options):
-    """What data of one's own among the options of a run is called, or None."""
+def read_options(options):
+    """What data of one's own among the options of a run is called, and the number of epochs that
+    they give; each may be None."""
     parser = Parser(prog="sweep", add_help=False, allow_abbrev=False)
     parser.add_argument("--data", default="")
-    data = parser.parse_known_args(options)[0].data
-    return Path(data).stem if data.endswith(".npz") else None
+    parser.add_argument("--epochs", type=integer_between(1))
+    given = parser.parse_known_args(options)[0]
+    return Path(given.data).stem if given.data.endswith(".npz") else None, given.epochs
 
 
 def memory(row, scale):
@@ -146,7 +148,7 @@ def plan(options):
         tuple(c.published[key] for key in ("dataset", "protocol", "method")): c
         for c in comparisons(runs)
     }
-    jobs, own = [], own_data(options.options)
+    jobs, (own, epochs) = [], read_options(options.options)
     for row in rows(options.rows):
         compared = of_row.get(row)
         if options.seeds:
@@ -156,6 +158,8 @@ def plan(options):
         else:
             raise UserError(f"--rows: {':'.join(row)} has no published error; say which --seeds")
         seconds, threads = time_of_a_run(compared, measured.epochs)[:2] if compared else (None, 1)
+        if seconds and epochs:
+            seconds *= epochs / int(compared.published["epochs"])
         dataset, protocol, method = row
         line = command(*row) if dataset != "digits" else command("mnist", protocol, method)
         for seed in wanted:
@@ -186,5 +190,5 @@ def show(jobs):
         print(f"./reproduce {shlex.join(job.arguments)}    {left}{begun}")
     hours = sum((job.seconds or 0) * job.threads for job in jobs) / 3600
     unknown = sum(job.seconds is None for job in jobs)
-    total = f"{len(jobs)} runs, about {hours:,.0f} CPU hours"
+    total = f"{len(jobs)} run{'s' * (len(jobs) != 1)}, about {hours:,.0f} CPU hours"
     print(total + f", and {unknown} runs that were not measured" * bool(unknown))

@@ -31,14 +31,20 @@ def main(dataset_name, rows, build_network, argv=None):
     int
         Exit status, see `original_stack.command_line.run`.
     """
-    parser = Parser(prog=dataset_name, description=sys.modules["__main__"].__doc__)
+    parser = Parser(
+        prog=dataset_name,
+        description=sys.modules["__main__"].__doc__,
+        epilog="The same command again resumes a run that was stopped.",
+    )
     choices = {}
     for hp in rows:
         for name, value in hp.choices.items():
             choices.setdefault(name, []).append(value)
     for name, values in choices.items():
-        parser.add_argument(_flag(name), choices=list(dict.fromkeys(values)))
-    parser.add_argument("--seed", type=integer_between(0), default=1234)
+        first = rows[0].choices.get(name)
+        shown = f"{first} without options" if first else "only Table 1 of BinaryConnect has it"
+        parser.add_argument(_flag(name), choices=list(dict.fromkeys(values)), help=shown)
+    parser.add_argument("--seed", type=integer_between(0), default=1234, help="1234 if not given")
     parser.add_argument(
         "--epochs",
         type=integer_between(1),
@@ -47,19 +53,31 @@ def main(dataset_name, rows, build_network, argv=None):
     parser.add_argument(
         "--data",
         metavar="DIR or FILE.npz",
-        help="the directory that has the data files or receives them; or a file of your own with "
-        "train_images, train_labels, test_images, test_labels (and valid_images, valid_labels), "
-        "uint8 images",
+        help="the directory that has the data files or receives them; or digits, for MNIST's "
+        "network on scikit-learn's digits; or a file of your own with train_images, train_labels, "
+        "test_images, test_labels (and valid_images, valid_labels), uint8 images",
     )
-    parser.add_argument("--results", metavar="DIR", type=folder, default=original_stack.RESULTS)
-    parser.add_argument("--test-weights", choices=TEST_WEIGHTS)
+    parser.add_argument(
+        "--results",
+        metavar="DIR",
+        type=folder,
+        default=original_stack.RESULTS,
+        help="receives the folder of the run; the project's results/ if not given",
+    )
+    parser.add_argument(
+        "--test-weights", choices=TEST_WEIGHTS, help="if not given, those that the paper tests"
+    )
     own = [field for field in dataclasses.fields(rows[0]) if "option" in field.metadata]
     for field in own:
         parser.add_argument(_flag(field.name), default=field.default, **field.metadata["option"])
     again = parser.add_mutually_exclusive_group()
     again.add_argument("--resume", action="store_true", help="fail if there is nothing to resume")
     again.add_argument("--restart", action="store_true", help="discard the existing run")
-    parser.add_argument("--allow-unofficial-data", action="store_true")
+    parser.add_argument(
+        "--allow-unofficial-data",
+        action="store_true",
+        help="accept files whose checksum is not the published one; the run is never judged",
+    )
 
     def train_row(options):
         given = {name: getattr(options, name) for name in choices}

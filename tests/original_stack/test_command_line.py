@@ -11,6 +11,7 @@ from original_stack import ROOT
 from original_stack.command_line import (
     Parser,
     Stopped,
+    file,
     folder,
     integer_between,
     number_between,
@@ -182,7 +183,9 @@ def test_commands_share_it(command):
         (number_between(0.5, 8), "nan", "'nan' is not a number from 0.5 to 8"),
         (number_between(0.5, 8), "x", "'x' is not a number from 0.5 to 8"),
         (integer_between(1, 9), "1.0", "'1.0' is not an integer from 1 to 9"),
+        (integer_between(1, 9), "1" * 5000, f"'{'1' * 5000}' is not an integer from 1 to 9"),
         (folder, "", "'' is not the name of a folder"),
+        (file, "", "'' is not the name of a file"),
     ],
 )
 def test_types_of_arguments(kind, text, message):

@@ -48,7 +48,7 @@ def test_no_time_limit(capsys, text):
     with pytest.raises(SystemExit) as raised:
         sweep.main([f"--time={text}"])
     assert raised.value.code == 2
-    message = f"argument --time: invalid minutes value: {text!r}"
+    message = f"argument --time: {text!r} is not a time limit of Slurm, such as 60, 2:00:00 or 1-12"
     assert capsys.readouterr().err == f"sweep: {message}; --help lists the options\n"
 
 
@@ -57,6 +57,8 @@ def test_wrong_options_start_nothing(capsys, tmp_path):
     for given, message in [
         (["--rows", "x"], "--rows: no row is 'x'; expected one of"),
         (["--seeds", "x"], "--seeds: 'x' is not a seed or a range of them such as 1-6\n"),
+        (["--time", "60"], "--partition and --time are for Slurm; add --slurm or leave them out\n"),
+        (["--image", "/x.sif"], "--image: there is no file /x.sif; name an image of Apptainer\n"),
     ]:
         status, out, err = end(capsys, *given, "--results", str(results))
         assert (status, out) == (2, "")
@@ -100,7 +102,7 @@ def test_a_failed_run_is_reported_when_the_others_have_finished(capsys, tmp_path
     engine(f"echo finished >{ended}/digits-paper-none-seed-2")
     status, out, err = end(capsys, *rows, "--seeds", "2")
     page = f"{tmp_path}/r/README.md"
-    assert (status, out) == (0, f"1 runs are finished; {page} compares them\n")
+    assert (status, out) == (0, f"1 run is finished; {page} compares them\n")
 
 
 def test_one_sweep_at_a_time(capsys, tmp_path, engine):

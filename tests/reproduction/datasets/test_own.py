@@ -73,7 +73,7 @@ def test_given_validation_images(tmp_path):
 
 @pytest.mark.parametrize("axes", [(0, 1, 2, 3), (0, 3, 1, 2)])
 @pytest.mark.parametrize("name", ["cifar10", "svhn"])
-def test_colours(tmp_path, name, axes):
+def test_colors(tmp_path, name, axes):
     content = letters((32, 32, 3), classes=3, valid=7)
     saved = {
         array: values.transpose(axes) if values.ndim == 4 else values

@@ -71,7 +71,7 @@ def test_scores(tmp_path, network):
 
 
 @pytest.mark.parametrize("compiler", COMPILERS)
-def test_a_program_without_warnings_or_undefined_behaviour(tmp_path, network, compiler):
+def test_a_program_without_warnings_or_undefined_behavior(tmp_path, network, compiler):
     for name, text in c_source.sources(network, "net").items():
         (tmp_path / name).write_text(text)
     warnings = ["-std=c99", "-Wall", "-Wextra", "-pedantic", "-Werror"]

@@ -17,7 +17,7 @@ from PIL import Image
 from reproduction.arrays import npz
 from reproduction.deploy.images import KINDS, read_images
 
-GREY, COLOUR = [1, 28, 28], [3, 32, 32]
+GRAY, COLOR = [1, 28, 28], [3, 32, 32]
 
 
 def idx(images):
@@ -44,7 +44,7 @@ def test_arrays(tmp_path):
     np.save(tmp_path / "f.npy", np.asfortranarray(images, np.float64))
     np.savez(tmp_path / "g.npz", train_images=images[:1], test_images=images)
     for name in ("a", "b.gz", "c.npy", "d.npz", "e.npy", "f.npy", "g.npz"):
-        names, pixels = read_images([tmp_path / name], GREY)
+        names, pixels = read_images([tmp_path / name], GRAY)
         np.testing.assert_array_equal(pixels, images[:, np.newaxis])
         assert names == [(str(tmp_path / name), i) for i in range(3)]
 
@@ -52,7 +52,7 @@ def test_arrays(tmp_path):
 def test_which_array_of_several(tmp_path):
     path = tmp_path / "several.npz"
     np.savez(path, a=np.zeros((1, 784)), b=np.zeros((2, 784)))
-    assert refusal(read_images, [path], GREY) == (
+    assert refusal(read_images, [path], GRAY) == (
         f"{path} holds 2 arrays; expected one, or test_images among them"
     )
 
@@ -62,9 +62,9 @@ def test_arrays_of_another_layout(tmp_path, form):
     path = tmp_path / "images.npy"
     images = np.zeros((3, 3, 32, 32), np.uint8)
     np.save(path, images)
-    assert read_images([path], COLOUR)[1].shape == images.shape
+    assert read_images([path], COLOR)[1].shape == images.shape
     np.save(path, images.reshape(form) if form else images[0, 0, 0, 0])
-    assert refusal(read_images, [path], COLOUR) == (
+    assert refusal(read_images, [path], COLOR) == (
         f"{path} holds an array of shape {form}; expected images of 3x32x32 pixels, (n, 3, 32, 32)"
     )
 
@@ -84,13 +84,13 @@ def test_arrays_of_another_layout(tmp_path, form):
 def test_values_that_are_not_pixels(tmp_path, values, message):
     path = tmp_path / "images.npy"
     np.save(path, values)
-    assert refusal(read_images, [path], GREY) == f"{path} {message}"
+    assert refusal(read_images, [path], GRAY) == f"{path} {message}"
 
 
 def test_an_idx_file_without_images(tmp_path):
     path = tmp_path / "images"
     path.write_bytes(struct.pack(">iiii", 2051, 0, 28, 28))
-    assert refusal(read_images, [path], GREY) == f"{path} holds no image; expected at least one"
+    assert refusal(read_images, [path], GRAY) == f"{path} holds no image; expected at least one"
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_an_idx_file_without_images(tmp_path):
 def test_damaged_arrays(tmp_path, content, reason):
     path = tmp_path / "images"
     path.write_bytes(content)
-    message = refusal(read_images, [path], GREY)
+    message = refusal(read_images, [path], GRAY)
     assert message.startswith(f"{path} is damaged ({reason}")
     assert message.endswith(f"); {KINDS}")
 
@@ -123,29 +123,29 @@ def test_a_header_that_claims_more_than_there_is(tmp_path):
     np.lib.format.write_array_header_1_0(header, claim)
     path = tmp_path / "images.npy"
     path.write_bytes(header.getvalue())
-    assert refusal(read_images, [path], GREY) == (
+    assert refusal(read_images, [path], GRAY) == (
         f"{path} is damaged (an array of shape (8000000000000,) in 128 bytes); {KINDS}"
     )
 
 
 def test_paths_that_are_not_files(tmp_path):
     path = tmp_path / "images"
-    assert refusal(read_images, [path], GREY) == f"{path} does not exist; name a file of images"
+    assert refusal(read_images, [path], GRAY) == f"{path} does not exist; name a file of images"
     for content in (b"", b"text"):
         path.write_bytes(content)
-        assert refusal(read_images, [path], GREY) == f"{path} is not an image file; {KINDS}"
+        assert refusal(read_images, [path], GRAY) == f"{path} is not an image file; {KINDS}"
     os.mkfifo(tmp_path / "fifo")
     for other in (tmp_path / "fifo", "/dev/zero"):
-        assert refusal(read_images, [other], GREY) == (
+        assert refusal(read_images, [other], GRAY) == (
             f"{other} is not a regular file; give the name of a file"
         )
     (tmp_path / "folder").mkdir()
-    assert refusal(read_images, [tmp_path / "folder"], GREY) == (
+    assert refusal(read_images, [tmp_path / "folder"], GRAY) == (
         f"{tmp_path}/folder holds no picture; expected files .png, .pbm, .pgm, .ppm"
     )
 
 
-def test_grey_pictures(tmp_path):
+def test_gray_pictures(tmp_path):
     pixels = random_images(28, 28)
     Image.fromarray(pixels).save(tmp_path / "a.png")
     Image.fromarray(pixels).save(tmp_path / "b.PGM", "PPM")
@@ -154,7 +154,7 @@ def test_grey_pictures(tmp_path):
     text = "\n".join(" ".join(map(str, row)) for row in pixels)
     (tmp_path / "e.pgm").write_text(f"P2\n# a comment\n28 28\n255\n{text}\n")
     (tmp_path / "f.png").write_bytes(gzip.compress(png(pixels)))
-    names, images = read_images([tmp_path], GREY)
+    names, images = read_images([tmp_path], GRAY)
     assert names == [
         (f"{tmp_path}/{n}", None) for n in ("a.png", "b.PGM", "c.png", "d.png", "e.pgm", "f.png")
     ]
@@ -165,15 +165,15 @@ def test_black_and_white_pictures_have_pixels_0_and_255(tmp_path):
     pixels = random_images(28, 28) > 127
     Image.fromarray(pixels).save(tmp_path / "a.png")
     Image.fromarray(pixels).save(tmp_path / "b.pbm")
-    _, images = read_images([tmp_path], GREY)
+    _, images = read_images([tmp_path], GRAY)
     np.testing.assert_array_equal(images, np.stack([pixels[np.newaxis] * 255] * 2))
 
 
-def test_colour_pictures(tmp_path):
+def test_color_pictures(tmp_path):
     pixels = random_images(32, 32, 3)
     Image.fromarray(pixels).save(tmp_path / "a.png")
     Image.fromarray(pixels).save(tmp_path / "b.ppm")
-    _, images = read_images([tmp_path / "a.png", tmp_path / "b.ppm"], COLOUR)
+    _, images = read_images([tmp_path / "a.png", tmp_path / "b.ppm"], COLOR)
     np.testing.assert_array_equal(images, np.stack([pixels.transpose(2, 0, 1)] * 2))
 
 
@@ -198,35 +198,35 @@ def bomb(width, height):
     [
         (
             png(random_images(30, 28)),
-            GREY,
-            "has 28x30 pixels; expected 28x28 in grey; resize it first",
+            GRAY,
+            "has 28x30 pixels; expected 28x28 in gray; resize it first",
         ),
         (
             png(random_images(28, 28)),
-            COLOUR,
-            "has 28x28 pixels; expected 32x32 in colour; resize it first",
+            COLOR,
+            "has 28x28 pixels; expected 32x32 in color; resize it first",
         ),
         (
             bomb(10**4, 10**4),
-            GREY,
-            "has 10000x10000 pixels; expected 28x28 in grey; resize it first",
+            GRAY,
+            "has 10000x10000 pixels; expected 28x28 in gray; resize it first",
         ),
-        (bomb(10**5, 10**5), GREY, "has far more pixels; expected 28x28 in grey; resize it first"),
-        (png(random_images(28, 28, 3)), GREY, "has colours; save it in grey"),
+        (bomb(10**5, 10**5), GRAY, "has far more pixels; expected 28x28 in gray; resize it first"),
+        (png(random_images(28, 28, 3)), GRAY, "has colors; save it in gray"),
         (
             png(random_images(28, 28, 4)),
-            GREY,
-            "has transparency or more than 8 bits a pixel (mode RGBA); save it in 8 bits of grey",
+            GRAY,
+            "has transparency or more than 8 bits a pixel (mode RGBA); save it in 8 bits of gray",
         ),
         (
             png(random_images(28, 28).astype(np.uint16)),
-            GREY,
-            "has transparency or more than 8 bits a pixel (mode I;16); save it in 8 bits of grey",
+            GRAY,
+            "has transparency or more than 8 bits a pixel (mode I;16); save it in 8 bits of gray",
         ),
         (
             b"P5 28 28 65535\n" + bytes(2 * 784),
-            GREY,
-            "has transparency or more than 8 bits a pixel (mode I); save it in 8 bits of grey",
+            GRAY,
+            "has transparency or more than 8 bits a pixel (mode I); save it in 8 bits of gray",
         ),
     ],
 )
@@ -242,7 +242,7 @@ def test_pictures_that_are_refused(tmp_path, content, shape, message):
 def test_damaged_pictures(tmp_path, content):
     path = tmp_path / "picture"
     path.write_bytes(content)
-    message = refusal(read_images, [path], GREY)
+    message = refusal(read_images, [path], GRAY)
     assert message.startswith(f"{path} is damaged (")
     assert message.endswith(f"); {KINDS}")
 
@@ -270,4 +270,4 @@ def test_damage_is_a_user_error_at_most(tmp_path_factory, data):
         content[: data.draw(st.integers(0, len(content)))] if data.draw(st.booleans()) else content
     )
     with contextlib.suppress(UserError):
-        read_images([path], GREY)
+        read_images([path], GRAY)

@@ -32,7 +32,7 @@ def pixels_of(network, n=40):
     return np.random.RandomState(2).randint(0, 256, shape).astype(np.uint8)
 
 
-COLOURS = {
+COLORS = {
     "image": [3, 32, 32],
     "shapes": [[5, 3, 3, 3], [7, 5, 3, 3], [448, 9], [9, 10]],
     "pools": [True, True, False, False],
@@ -46,14 +46,14 @@ NETWORKS = {
         [False, True, True, False, False],
     ),
     "centred": lambda: floats([1, 28, 28], [[784, 37], [37, 65], [65, 10]]),
-    "whitened": lambda: floats(**COLOURS, preprocessing="whitened"),
-    "contrast-normalized": lambda: floats(**COLOURS, preprocessing="contrast-normalized"),
-    "all channels": lambda: floats(**COLOURS, preprocessing="contrast-normalized, all channels"),
+    "whitened": lambda: floats(**COLORS, preprocessing="whitened"),
+    "contrast-normalized": lambda: floats(**COLORS, preprocessing="contrast-normalized"),
+    "all channels": lambda: floats(**COLORS, preprocessing="contrast-normalized, all channels"),
 }
 REAL = {
     "real": lambda: floats([1, 28, 28], [[784, 37], [37, 10]], packed=False),
     "real convolutions": lambda: floats(
-        **COLOURS, preprocessing="contrast-normalized", packed=False
+        **COLORS, preprocessing="contrast-normalized", packed=False
     ),
 }
 
@@ -178,5 +178,5 @@ def test_a_folder_that_is_not_there(tmp_path, monkeypatch):
     monkeypatch.setattr(onnx_graph, "make", lambda *_: (b"", None))
     path = tmp_path / "missing/file"
     assert refusal(onnx_graph.write, path, REAL["real"](), None) == (
-        f"cannot write {path}: No such file or directory; make it writable or make room"
+        f"cannot write {path}: No such file or directory; make its folder first or name another"
     )
