@@ -62,6 +62,13 @@ def python(*arguments, **environment):
     )
 
 
+def printed_with_threads(code, **environment):
+    """What Python prints for this code with 1, 2 and 3 threads: one text if it is the same."""
+    done = [python("-c", code, OMP_NUM_THREADS=threads, **environment) for threads in "123"]
+    assert [one.returncode for one in done] == [0] * 3, done[0].stderr
+    return {one.stdout for one in done}
+
+
 def opencl_error(status, routine):
     """What pyopencl raises where a function of OpenCL fails with this status."""
     import pyopencl

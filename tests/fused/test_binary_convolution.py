@@ -1,9 +1,5 @@
 """Convolutions with binarized filters against Theano's convolutions in double precision."""
 
-import os
-import subprocess
-import sys
-
 import original_stack
 from original_stack import machine
 
@@ -11,7 +7,7 @@ import numpy as np
 import pytest
 import theano
 import theano.tensor as T
-from checks import assert_near
+from checks import assert_near, printed_with_threads
 
 import binary_connect
 from fused import conv3x3
@@ -189,20 +185,5 @@ def test_compiles_whatever_processor_the_flags_name_with_any_number_of_threads()
         "names = {type(n.op).__name__ for n in f.maker.fgraph.toposort()}\n"
         "print(sorted(names), *(hashlib.sha256(result).hexdigest() for result in f()))"
     )
-    printed = set()
-    for threads in "123":
-        done = subprocess.run(
-            [sys.executable, "-c", code],
-            env={
-                **os.environ,
-                "THEANO_FLAGS": "gcc.cxxflags=-march=x86-64-v3",
-                "OMP_NUM_THREADS": threads,
-            },
-            cwd=original_stack.ROOT,
-            capture_output=True,
-            text=True,
-        )
-        names = "['Binarize', 'BinaryConvolution', 'BinaryFilterGradient'] "
-        assert done.stdout.startswith(names), done.stderr
-        printed.add(done.stdout)
-    assert len(printed) == 1
+    (printed,) = printed_with_threads(code, THEANO_FLAGS="gcc.cxxflags=-march=x86-64-v3")
+    assert printed.startswith("['Binarize', 'BinaryConvolution', 'BinaryFilterGradient'] ")

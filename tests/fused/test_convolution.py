@@ -1,9 +1,5 @@
 """fused.convolution against its reference, theano.tensor.nnet.conv2d, in float64."""
 
-import os
-import subprocess
-import sys
-
 import original_stack
 from original_stack import machine
 
@@ -11,6 +7,7 @@ import numpy as np
 import pytest
 import theano
 import theano.tensor as T
+from checks import printed_with_threads
 from lasagne.layers import Conv2DLayer
 
 from fused.binarization import binarize
@@ -144,19 +141,9 @@ def test_repeats_bit_for_bit_with_any_number_of_threads():
         "for _ in range(2):\n"
         "    print(*(hashlib.sha256(a).hexdigest() for a in f(*given)))\n"
     )
-    printed = {
-        line
-        for threads in "123"
-        for line in subprocess.run(
-            [sys.executable, "-c", program],
-            env={**os.environ, "OMP_NUM_THREADS": threads},
-            cwd=original_stack.ROOT,
-            check=True,
-            capture_output=True,
-            text=True,
-        ).stdout.splitlines()
-    }
-    assert len(printed) == 1
+    (printed,) = printed_with_threads(program)
+    first, second = printed.splitlines()
+    assert first == second
 
 
 def test_shapes_are_inferred_without_computing():
