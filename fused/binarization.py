@@ -108,7 +108,7 @@ def binarize(W, H, stream=None):
 
 def binarized(variable):
     """Whether all values of a Theano variable are -H or +H: it is the output of :func:`binarize`,
-    or a part of that, flipped or not."""
-    while variable.owner is not None and isinstance(variable.owner.op, Subtensor):
+    or a part or new shape of that, flipped or not."""
+    while variable.owner is not None and isinstance(variable.owner.op, Subtensor | T.Reshape):
         variable = variable.owner.inputs[0]
     return variable.owner is not None and isinstance(variable.owner.op, Binarize)

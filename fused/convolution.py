@@ -2,8 +2,8 @@
 
 On processors with AVX-512, a graph rewrite replaces a convolution with binarized filters by an op
 that uses additions (binary_convolution.cpp), as for products with binarized weights (product.py).
-If an image is binary too, that op counts bits (counted_images.h), on processors with VPOPCNTDQ. The
-gradient with respect to the filters of binary images is of additions as well
+If an image is binary too, that op counts bits (counted_images.h), on processors with VPOPCNTDQ. On
+others, signs.py does so if the graph says that images are binarized. The gradient with respect to the filters of binary images is of additions as well
 (binary_filter_gradient.cpp). All other convolutions use Winograd's minimal filtering (winograd.h):
 F(4x4, 3x3) has 4 times fewer multiplications than a direct convolution. Without AVX-512, the
 forward pass with binarized filters uses F(2x2, 3x3), with 2.25 times fewer, because its transforms
@@ -22,6 +22,7 @@ from theano.scalar import bool as bool_t
 from .binarization import binarized
 from .op import Op, check, enabled
 from .product import INSTRUCTIONS
+from .signs import SignConvolution, countable
 
 
 def conv3x3(input, filters):
@@ -155,6 +156,8 @@ class BinaryFilterGradient(_FilterGradient):
 def fuse_binarized_filters(node):
     if type(node.op) is not Convolution or not (binarized(node.inputs[1]) and enabled()):
         return False
+    if not node.op.transposed and countable(*node.inputs):
+        return [SignConvolution()(*node.inputs)]
     if machine.has(*INSTRUCTIONS):
         return [BinaryConvolution(node.op.transposed)(*node.inputs)]
     if node.op.transposed or node.op.tile == 2:

@@ -4,24 +4,15 @@
 namespace xnor
 {
 
-// Rows in memory, as they are.
-struct Rows {
-    const uint64_t *data;
-    long planes, stride;
-    long scratch(long) const { return 0; }
-    const uint64_t *rows(long first, long, uint64_t *) const { return data + first * stride; }
-    long row_class(long) const { return 0; }
-};
-
 static void dot(PyArrayObject *bits, PyArrayObject *panels, PyArrayObject **out, long inputs,
                 long units)
 {
-    const fused::Array<uint64_t> x(bits);
+    const fused::Array<uint64_t> x(bits), array(panels);
     const long n = x.dim(0), planes = x.dim(1), words = x.dim(2);
     if (64 * words < inputs)
         fused::raise_value_error("xnor: rows of %ld words do not hold %ld inputs", words, inputs);
     check_sums(inputs, planes);
-    const Weights w(panels, units, words);
+    const Weights w(array, units, words);
     const std::vector<int32_t> base(w.number * PANEL, ((1 << planes) - 1) * inputs);
     const Rows source = {x.data(), planes, planes * words};
     multiply(source, n, w, base, fused::prepare<int32_t>(out, {n, units}));

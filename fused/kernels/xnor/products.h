@@ -9,22 +9,35 @@ namespace xnor
 enum { BLOCK_ROWS = 64, BLOCK_BYTES = 1 << 18 }; // weights, to stay in the second-level cache
 enum { LEAST_ROWS = 32 }; // from which on blocks are faster than tiles; a plane counts as a row
 
-// Weights of an array of panels.
+// Weights in panels.
 struct Weights {
-    fused::Array<uint64_t> panels;
-    long number, words, units;
+    const uint64_t *panels;
+    long number, words, units; // number of panels, words of a unit
 
-    Weights(PyArrayObject *array, long units, long words)
-        : panels(array), number(panels.dim(0)), words(words), units(units)
+    Weights(const uint64_t *panels, long units, long words)
+        : panels(panels), number(fused::ceil_div(units, PANEL)), words(words), units(units)
     {
-        if (panels.dim(2) != PANEL || number != fused::ceil_div(units, PANEL) ||
-            panels.dim(1) != words)
+    }
+
+    // Those of an array. Raises unless they fit.
+    Weights(const fused::Array<uint64_t> &array, long units, long words)
+        : Weights(array.data(), units, words)
+    {
+        if (array.dim(2) != PANEL || array.dim(0) != number || array.dim(1) != words)
             fused::raise_value_error(
                 "xnor: panels of shape (%ld, %ld, %ld) do not fit %ld units and rows of %ld words, "
                 "expected (%ld, %ld, %d)",
-                number, panels.dim(1), panels.dim(2), units, words, fused::ceil_div(units, PANEL),
-                words, PANEL);
+                array.dim(0), array.dim(1), array.dim(2), units, words, number, words, PANEL);
     }
+};
+
+// Rows in memory, as they are: a source of `multiply`.
+struct Rows {
+    const uint64_t *data;
+    long planes, stride;
+    long scratch(long) const { return 0; }
+    const uint64_t *rows(long first, long, uint64_t *) const { return data + first * stride; }
+    long row_class(long) const { return 0; }
 };
 
 // Raises unless sums of `inputs` numbers, each of `planes` bits, are below 2^30.
@@ -64,7 +77,7 @@ static void multiply_tiles(const Kernel &kernel, const Source &source, const uin
             wide = right - q >= WIDE ? WIDE : 1;
             kernel.tiles[2 * (high == 1) + (wide == 1)](
                 rows + (r - top) * stride, stride, source.planes, w.words,
-                w.panels.data() + q * w.words * PANEL, counts);
+                w.panels + q * w.words * PANEL, counts);
             const long units = std::min(wide * PANEL, w.units - q * PANEL);
             for (long i = 0; i < high; i++) {
                 const int32_t *base = bases + (source.row_class(r + i) * w.number + q) * PANEL;
@@ -88,7 +101,7 @@ static void multiply_block(const Kernel &kernel, const Source &source, const uin
         memcpy(out + r * w.units + left * PANEL,
                bases + (source.row_class(r) * w.number + left) * PANEL, units * sizeof *out);
     kernel.blocks.subtract({rows, bottom - top, source.planes, w.words,
-                            w.panels.data() + left * w.words * PANEL, right - left,
+                            w.panels + left * w.words * PANEL, right - left,
                             out + top * w.units + left * PANEL, w.units, units},
                            scratch);
 }
