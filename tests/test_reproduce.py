@@ -260,3 +260,15 @@ def test_benchmark_xnor_is_a_program_of_its_own():
     done = reproduce("benchmark", "xnor", "--help", **os.environ)
     assert done.returncode == 0
     assert done.stdout.startswith("usage: benchmark xnor [-h] [--torch-python")
+
+
+@pytest.mark.parametrize("command", ["devices", "sweep", "benchmark scale"])
+def test_help_installs_nothing(machine, command):
+    for path in (ROOT / "reproduction", ROOT / "benchmarks", ROOT / "fused", *ROOT.glob("*.py")):
+        (machine / path.name).symlink_to(path)
+    environment = {**os.environ, "VIRTUAL_ENV": sys.prefix}
+    environment["PATH"] = f"{sys.prefix}/bin:{environment['PATH']}"
+    done = reproduce(*command.split(), "--help", root=machine, **environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"usage: {command} [-h]")
+    assert not (machine / ".venv").exists()

@@ -14,6 +14,7 @@ from reproduction.datasets.prepared import prepare
 
 def load(directories, allow_unofficial, inputs, lcn):
     """See `datasets.load`."""
+    transform, description = preprocess(inputs, lcn)
     paths, files = data_files.official_files("svhn", directories, allow_unofficial)
     with prepare(
         "svhn_format_2.hdf5", files, directories, lambda path: svhn_format_2.convert(paths, path)
@@ -22,7 +23,6 @@ def load(directories, allow_unofficial, inputs, lcn):
         # The digit zero has label 0 in Fuel's files, but the last label in the released code.
         labels = [(prepared.labels(which) - 1) % 10 for which in svhn_format_2.SETS]
     y = np.concatenate(labels)
-    transform, description = preprocess(inputs, lcn)
     parts = [Split(Images(pixels, rows, transform), y[rows]) for rows in _rows(*labels)]
     return Dataset("svhn", *parts, files, description)
 

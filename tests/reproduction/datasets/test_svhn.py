@@ -62,8 +62,11 @@ def test_svhn_is_split_and_normalized(svhn):
             assert np.array_equal(part.y, labels - 1)
     assert released.preprocessing == "GCN (scale 1), LeCun LCN of channel 0 only, as released"
     assert every.preprocessing == "GCN (scale 1), LeCun LCN of all channels"
+
+
+def test_normalization_is_refused_before_data_are_looked_for(tmp_path):
     assert (
-        error("svhn", folder, allow_unofficial=True, inputs="signed", lcn="all-channels")
+        error("svhn", tmp_path, inputs="signed", lcn="all-channels")
         == "method bnn takes SVHN without local contrast normalization; leave --lcn out"
     )
 
