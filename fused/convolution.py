@@ -2,13 +2,13 @@
 
 On processors with AVX-512, a graph rewrite replaces a convolution with binarized filters by an op
 that uses additions (binary_convolution.cpp), as for products with binarized weights (product.py).
-If an image is binary too, that op counts bits (counted_images.h), on processors with VPOPCNTDQ. On
-others, signs.py does so if the graph says that images are binarized. The gradient with respect to
-the filters of binary images is of additions as well (binary_filter_gradient.cpp). All other
-convolutions use Winograd's minimal filtering (winograd.h): F(4x4, 3x3) has 4 times fewer
-multiplications than a direct convolution. Without AVX-512, the forward pass with binarized filters
-uses F(2x2, 3x3), with 2.25 times fewer, because its transforms only add and halve, so that +-1 stay
-exact.
+If an image is binary too, that op counts bits (counted_images.h), on processors with VPOPCNTDQ.
+Processors with AVX2 but without VPOPCNTDQ count bits if the graph says that all images are
+binarized (signs.py). The gradient with respect to the filters of binary images is of additions as
+well (binary_filter_gradient.cpp). All other convolutions use Winograd's minimal filtering
+(winograd.h): F(4x4, 3x3) has 4 times fewer multiplications than a direct convolution. Without
+AVX-512, the forward pass with binarized filters and other images uses F(2x2, 3x3), with 2.25 times
+fewer, because its transforms only add and halve, so that +-1 stay exact.
 
 Reference: ``theano.tensor.nnet.conv2d(input, filters, border_mode=1)`` and its gradients.
 """

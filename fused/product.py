@@ -5,8 +5,8 @@ A graph rewrite replaces ``T.dot(x, Wb)`` and its gradient ``T.dot(y, Wb.T)`` by
 :class:`BinaryProduct` if `Wb` comes from :func:`fused.binarize`. The signs of the weights are
 packed once for both. Reference: these products. The order of additions is not that of BLAS, so
 results differ by rounding; sums of integers below 2^24 are equal. If x is of binary activations,
-after dropout or not, the op counts bits instead on processors with VPOPCNTDQ: the same integers. On
-others, signs.py does so if the graph says that x is binarized, with AVX-512 or without.
+after dropout or not, the op counts bits instead on processors with VPOPCNTDQ: the same integers.
+Without AVX-512, products of binarized numbers with binarized weights count bits too (signs.py).
 """
 
 from original_stack import machine
@@ -88,10 +88,9 @@ def fuse_product(node):
     made = W.owner
     transposed = bool(made and isinstance(made.op, T.DimShuffle) and made.op.new_order == (1, 0))
     weights = made.inputs[0] if transposed else W
-    if not transposed and x.ndim == W.ndim == 2 and countable(x, W):
-        return [SignProduct()(x, W)]
     if not applicable(x, weights):
-        return False
+        counted = x.ndim == W.ndim == 2 and countable(x, W)
+        return [SignProduct()(x, W)] if counted else False
     op = getattr(weights.owner, "op", None)
     latent = isinstance(op, Binarize) and not op.stochastic
     W, *H = weights.owner.inputs if latent else [weights]

@@ -1,9 +1,10 @@
 """Products and 3x3 convolutions of binary activations with binary weights by counting bits, for
 training on processors without VPOPCNTDQ.
 
-The numbers are packed, multiplied by the kernels of networks that are packed already (xnor.py), and
-scaled. References: ``T.dot(x, W)`` and ``T.nnet.conv2d(x, W, border_mode=1)``. Sums below 2^24 are
-exact. On processors with VPOPCNTDQ, the ops of product.py and convolution.py count bits themselves.
+The numbers are packed, multiplied by the kernels of networks that are packed already, and scaled;
+xnor.py says how BINARYCONNECT_XNOR names a kernel. References: ``T.dot(x, W)`` and
+``T.nnet.conv2d(x, W, border_mode=1)``. Sums below 2^24 are exact before they are scaled. On
+processors with VPOPCNTDQ, the ops of product.py and convolution.py count bits themselves.
 """
 
 from original_stack import machine
@@ -16,7 +17,7 @@ from .op import Op, enabled
 
 
 def countable(x, W):
-    """Whether these ops are the fastest for two variables, both of which are binarized."""
+    """Whether both variables are binarized, and this processor counts bits by these ops."""
     return (
         enabled()
         and binarized(x)

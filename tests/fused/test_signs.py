@@ -1,4 +1,4 @@
-"""Products and convolutions of two binarized factors against plain graphs, exactly."""
+"""Products and convolutions of two binarized factors against numpy and plain graphs, exactly."""
 
 from original_stack import machine
 
@@ -152,10 +152,11 @@ def test_does_not_depend_on_threads():
 
 
 def network(x, W, filters, convolution=conv3x3):
-    """Binary activations, a convolution, and a product of its activations in a new shape."""
+    """Binary activations, a convolution, and a product of its activations in a new shape; and the
+    binarized weights."""
     Wb, of_filters = binarize(W, np.float32(0.5)), binarize(filters, np.float32(1))
     hidden = binary_tanh_unit(convolution(binary_tanh_unit(x), of_filters))
-    return T.dot(hidden.flatten(2), Wb)
+    return T.dot(hidden.flatten(2), Wb), Wb, of_filters
 
 
 def test_a_graph_with_binary_activations(without_vpopcntdq):
@@ -167,8 +168,8 @@ def test_a_graph_with_binary_activations(without_vpopcntdq):
 
     def outputs_and_gradients(convolution):
         images, y = T.tensor4(), T.matrix()
-        output = network(images, W, filters, convolution)
-        gradients = theano.grad(None, [images, W, filters], known_grads={output: y})
+        output, *binary = network(images, W, filters, convolution)
+        gradients = theano.grad(None, [images, *binary], known_grads={output: y})
         return theano.function([images, y], [output, *gradients])
 
     function = outputs_and_gradients(conv3x3)
@@ -180,31 +181,62 @@ def test_a_graph_with_binary_activations(without_vpopcntdq):
     (output, *gradients), (exact, *expected) = function(x, y), plain(x, y)
     np.testing.assert_array_equal(output, exact)
     for gradient, reference in zip(gradients, expected, strict=True):
+        assert reference.any()
         assert_near(gradient, reference)
 
 
 @pytest.mark.parametrize(
-    ("has", "counted"),
+    ("has", "counting"),
     [
-        (("avx2",), True),
-        (("avx2", "avx512f", "avx512dq"), True),
-        (("avx2", "avx512f", "avx512dq", "avx512_vpopcntdq"), False),
-        ((), False),
+        (("avx2",), {SignConvolution, SignProduct}),
+        (("avx2", "avx512f", "avx512dq"), {SignConvolution}),
+        (("avx2", "avx512f", "avx512dq", "avx512_vpopcntdq"), set()),
+        ((), set()),
     ],
 )
-def test_processors_on_which_the_ops_are_used(monkeypatch, has, counted):
+def test_processors_on_which_the_ops_are_used(monkeypatch, has, counting):
     monkeypatch.setattr(machine, "has", lambda *names: set(names) <= set(has))
     images, W, filters = T.tensor4(), T.matrix(), T.tensor4()
-    fgraph = theano.gof.FunctionGraph([images, W, filters], [network(images, W, filters)])
+    fgraph = theano.gof.FunctionGraph([images, W, filters], [network(images, W, filters)[0]])
     theano.compile.mode.get_default_mode().optimizer.optimize(fgraph)
     used = {type(node.op) for node in fgraph.apply_nodes}
-    assert ({SignConvolution, SignProduct} <= used) == counted
+    assert used & {SignConvolution, SignProduct} == counting
 
 
-def test_real_factors_are_left_alone(without_vpopcntdq):
+def test_other_products_are_left_alone(without_vpopcntdq):
     x, y, W = T.matrices(3)
+    v = T.vector()
     Wb, xb = binarize(W, np.float32(1)), binarize(x, np.float32(1))
-    outputs = [T.dot(x, Wb), T.dot(xb, W), T.dot(y, Wb.T), T.dot(xb.T, y)]
-    assert SignProduct not in ops(theano.function([x, y, W], outputs))
+    others = [
+        T.dot(x, Wb),
+        T.dot(xb, W),
+        T.dot(y, Wb.T),
+        T.dot(xb.T, y),
+        T.dot(xb, Wb.T),
+        T.dot(xb * y, Wb),  # as after dropout
+        T.dot(binarize(v, np.float32(1)), Wb),
+    ]
+    given = [x, y, W, v]
+    assert SignProduct not in ops(theano.function(given, others, on_unused_input="ignore"))
     with fused.disabled():
         assert SignProduct not in ops(theano.function([x, W], T.dot(xb, Wb)))
+
+
+def test_other_convolutions_are_left_alone(without_vpopcntdq):
+    x, y, filters = (T.tensor4() for _ in range(3))
+    xb, Wb = binarize(x, np.float32(1)), binarize(filters, np.float32(1))
+    backward = theano.grad(None, x, known_grads={conv3x3(x, Wb): binarize(y, np.float32(1))})
+    others = [conv3x3(x, Wb), conv3x3(xb, filters), conv3x3(xb * y, Wb), backward]
+    assert SignConvolution not in ops(theano.function([x, y, filters], others))
+    with fused.disabled():
+        assert SignConvolution not in ops(theano.function([x, filters], conv3x3(xb, Wb)))
+
+
+def test_parts_and_new_shapes_of_binarized_numbers(without_vpopcntdq):
+    x, filters = T.tensor4(), T.matrix()
+    Wb = binarize(filters, np.float32(1)).reshape((4, 2, 3, 3))
+    images, weights = choice(1, 3, 2, 5, 4), choice(1, 4, 18)
+    function = theano.function([x, filters], conv3x3(binarize(x, np.float32(1)), Wb)[1:])
+    expected = T.nnet.conv2d(T.constant(images), weights.reshape(4, 2, 3, 3), border_mode=1)
+    assert SignConvolution in ops(function)
+    np.testing.assert_array_equal(function(images, weights), expected.eval()[1:])

@@ -68,7 +68,6 @@ static std::vector<int32_t> border(const Weights &w, long channels, long step, l
 {
     const long units = w.number * PANEL;
     const int32_t most = (1 << planes) - 1;
-    const uint64_t *panels = w.panels;
     std::vector<int32_t> bases(16 * units);
     for (long unit = 0; unit < w.units; unit++)
         for (int tap = 0; tap < 9; tap++) {
@@ -76,7 +75,7 @@ static std::vector<int32_t> border(const Weights &w, long channels, long step, l
             long bit = tap * step;
             for (long left = channels, take; left > 0; left -= take, bit += take) {
                 const uint64_t word =
-                    panels[(unit / PANEL * w.words + bit / 64) * PANEL + unit % PANEL];
+                    w.panels[(unit / PANEL * w.words + bit / 64) * PANEL + unit % PANEL];
                 take = std::min(left, 64 - bit % 64);
                 ones += __builtin_popcountll(word >> bit % 64 << (64 - take));
             }

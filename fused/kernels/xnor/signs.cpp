@@ -6,8 +6,8 @@
 namespace xnor
 {
 
-enum { SIDE = 1024 };    // columns that are packed at once; processors read ahead in their rows
-enum { MOST = 1 << 18 }; // sums of images at once, which stay in the cache until they are scaled
+enum { SIDE = 1024 };    // columns side by side, so many that processors read ahead within a row
+enum { MOST = 1 << 17 }; // sums for each thread, which stay in the cache until they are scaled
 
 // The bits of a row of at most 64 numbers.
 __attribute__((target("avx2,no-avx512f"))) static inline uint64_t pack_row(const float *from,
@@ -19,7 +19,7 @@ __attribute__((target("avx2,no-avx512f"))) static inline uint64_t pack_row(const
     for (; i + 8 <= numbers; i += 8)
         bits |= (uint64_t)(255 ^ __builtin_ia32_movmskps256(*(const vector *)(from + i))) << i;
     for (; i < numbers; i++)
-        bits |= (uint64_t)!signbit(from[i]) << i;
+        bits |= (uint64_t)!__builtin_signbit(from[i]) << i;
     return bits;
 }
 
@@ -76,7 +76,7 @@ static void pack_pixels(const float *images, long batch, long channels, long pla
     });
 }
 
-// The panels of weights [inputs][units]. Units beyond the last are those of packed zeros.
+// The panels of weights [inputs][units]. Units beyond the last have bits 0.
 static void pack_matrix(const float *weights, long inputs, long units, uint64_t *panels)
 {
     const long words = fused::ceil_div(inputs, 64);
@@ -99,16 +99,19 @@ static void pack_matrix(const float *weights, long inputs, long units, uint64_t 
 // The panels of filters [units][channels][9], whose rows are taps before channels.
 static void pack_filters(const float *filters, long channels, long units, uint64_t *panels)
 {
-    const long words = fused::ceil_div(channels, 64);
-    for (long unit = 0; unit < fused::ceil_div(units, PANEL) * PANEL; unit++)
-        for (long k = 0; k < words; k++) {
-            uint64_t found[9] = {0};
-            if (unit < units)
-                pack_columns(filters + (unit * channels + 64 * k) * 9, 9,
-                             std::min(64L, channels - 64 * k), 9, found);
-            for (long tap = 0; tap < 9; tap++)
-                panels[((unit / PANEL * 9 + tap) * words + k) * PANEL + unit % PANEL] = found[tap];
-        }
+    const long words = fused::ceil_div(channels, 64), all = fused::ceil_div(units, PANEL) * PANEL;
+    fused::parallel(all, units * channels * 9, [=](long begin, long end) {
+        for (long unit = begin; unit < end; unit++)
+            for (long k = 0; k < words; k++) {
+                uint64_t found[9] = {0};
+                if (unit < units)
+                    pack_columns(filters + (unit * channels + 64 * k) * 9, 9,
+                                 std::min(64L, channels - 64 * k), 9, found);
+                uint64_t *to = panels + (unit / PANEL * 9 * words + k) * PANEL + unit % PANEL;
+                for (long tap = 0; tap < 9; tap++)
+                    to[tap * words * PANEL] = found[tap];
+            }
+    });
 }
 
 // Writes sums [batch][plane][units] as planes [batch][units][plane].
@@ -162,7 +165,8 @@ static void convolve_signs(PyArrayObject *images, PyArrayObject *filters, PyArra
     pack_filters(weights.data(), channels, units, packed.data());
     const Weights w(packed.data(), units, words);
     const std::vector<int32_t> bases = border(w, channels, 64 * size, 1);
-    const long most = std::max(1L, MOST / std::max(1L, plane * units)); // images at once
+    const long together = MOST * omp_get_max_threads();
+    const long most = std::max(1L, together / std::max(1L, plane * units)); // images at once
     Scratch sums(fused::ceil_div(std::min(most, batch) * plane * units, 2));
     float *to = fused::prepare<float>(output, {batch, units, height, width});
     BitPatches source;
