@@ -292,7 +292,8 @@ def repetitions(rows, protocol):
     if runs:
         shares = [statistics.mean(run.evaluation["unique_kernels"]) for run in runs]
         share = statistics.mean(shares)
-        obtained = f"{share:.1f} %, the mean over the layers of {len(runs)} runs"
+        number = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
+        obtained = f"{share:.1f} %, the mean over the layers of {number}"
         line.obtained = _with_setting(obtained, runs)
         off = share - float(published["value"])
         line.verdict = kind or _within(off, off, MARGIN * float(published["value"]))

@@ -239,12 +239,12 @@ def test_speeds_of_a_gpu_replace_speeds_of_a_cpu(tmp_path):
 @pytest.mark.parametrize(
     ("shares", "epochs", "obtained", "verdict"),
     [
-        ([50.0, 34.0], 500, "42.0 %, the mean over the layers of 1 runs", "holds"),
-        ([90.0, 34.0], 500, "62.0 %, the mean over the layers of 1 runs", "does not hold"),
+        ([50.0, 34.0], 500, "42.0 %, the mean over the layers of 1 run", "holds"),
+        ([90.0, 34.0], 500, "62.0 %, the mean over the layers of 1 run", "does not hold"),
         (
             [42.0],
             5,
-            "42.0 %, the mean over the layers of 1 runs; 5 epochs instead of 500",
+            "42.0 %, the mean over the layers of 1 run; 5 epochs instead of 500",
             "reduced setting",
         ),
     ],
