@@ -262,7 +262,7 @@ def test_benchmark_xnor_is_a_program_of_its_own():
     assert done.stdout.startswith("usage: benchmark xnor [-h] [--torch-python")
 
 
-@pytest.mark.parametrize("command", ["devices", "sweep", "benchmark scale"])
+@pytest.mark.parametrize("command", ["sweep", "benchmark scale"])
 def test_help_installs_nothing(machine, command):
     for path in (ROOT / "reproduction", ROOT / "benchmarks", ROOT / "fused", *ROOT.glob("*.py")):
         (machine / path.name).symlink_to(path)
