@@ -49,6 +49,22 @@ def assert_near(actual, expected, tolerance=1e-5):
     )
 
 
+def convolution(x, W):
+    """True convolution with a zero border, by numpy: (batch, channels, rows, columns) to (batch,
+    rows, columns, filters)."""
+    _, _, rows, columns = x.shape
+    padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    return sum(
+        np.einsum(
+            "bcrs,fc->brsf",
+            padded[:, :, 2 - i : 2 - i + rows, 2 - j : 2 - j + columns],
+            W[:, :, i, j],
+        )
+        for i in range(3)
+        for j in range(3)
+    )
+
+
 def python(*arguments, **environment):
     """Run Python as `./reproduce python` does, before the environment is settled."""
     settled = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT")

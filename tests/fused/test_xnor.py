@@ -10,7 +10,7 @@ import original_stack
 import numpy as np
 import pytest
 import theano
-from checks import python
+from checks import convolution, python
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -55,21 +55,6 @@ def unpack(words, n):
     bits = words[..., np.newaxis] >> np.arange(64, dtype=np.uint64) & np.uint64(1)
     flat = bits.reshape(*words.shape[:-1], 64 * words.shape[-1])
     return 2 * flat[..., :n].astype(int) - 1
-
-
-def convolution(x, W):
-    """True convolution with a zero border, of integers (batch, channels, rows, columns)."""
-    _, _, rows, columns = x.shape
-    padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
-    return sum(
-        np.einsum(
-            "bcrs,fc->brsf",
-            padded[:, :, 2 - i : 2 - i + rows, 2 - j : 2 - j + columns],
-            W[:, :, i, j],
-        )
-        for i in range(3)
-        for j in range(3)
-    )
 
 
 def test_kernels_of_this_processor(kernels):
