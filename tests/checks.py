@@ -1,4 +1,4 @@
-"""Assertions that several tests share."""
+"""Assertions that several tests share, and what they compare with or run."""
 
 import os
 import subprocess
