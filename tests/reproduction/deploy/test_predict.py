@@ -197,10 +197,16 @@ def test_damage_is_a_user_error_at_most(tmp_path_factory, make, data):
         predict.load(path)
 
 
-@pytest.mark.parametrize(("method", "error"), [("stochastic", 1.19), ("deterministic", 1.22)])
-def test_exported_networks_in_results(method, error):
-    path = original_stack.ROOT / f"results/mnist/paper-{method}/seed-1/deployed.npz"
-    network = predict.load(path)
+@pytest.mark.parametrize(
+    ("run", "error", "image"),
+    [
+        ("mnist/paper-stochastic/seed-1", 1.19, (1, 28, 28)),
+        ("mnist/paper-deterministic/seed-1", 1.22, (1, 28, 28)),
+        ("reduced/cifar10/bnn-theano-bnn/seed-1", 19.97, (3, 32, 32)),
+    ],
+)
+def test_exported_networks_in_results(run, error, image):
+    network = predict.load(original_stack.ROOT / "results" / run / "deployed.npz")
     assert network.manifest["test_error"] == pytest.approx(error)
-    images = np.random.RandomState(0).randint(0, 256, (20, 1, 28, 28)).astype(np.uint8)
+    images = np.random.RandomState(0).randint(0, 256, (20, *image)).astype(np.uint8)
     assert network.outputs(images).shape == (20, 10)
